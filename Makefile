@@ -1,0 +1,56 @@
+# The one way to set up, check, test and show mptcpd-dbus; `make help` lists the targets.
+# SPDX-License-Identifier: BSD-3-Clause
+
+# Debian's interpreter: the first python3 on PATH may be unreadable for other users.
+PYTHON := $(or $(wildcard /usr/bin/python3),python3)
+VENV := .venv
+SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
+
+# What the product runs on and what its tests and demo use.
+PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
+	libglib2.0-bin nftables libxml2-utils util-linux
+# A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
+PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
+
+.PHONY: help setup packages format lint test demo
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: packages $(VENV)/.stamp ## install what is missing: Debian packages (as root), .venv
+
+packages:
+	@missing() { for p; do dpkg-query -W -f '$${Status}' $$p 2>/dev/null \
+	        | grep -q ' installed$$' || echo $$p; done; }; \
+	wanted=$$(missing $(PACKAGES)); also=$$(missing $(PACKAGES_OPTIONAL)); \
+	[ -n "$$wanted$$also" ] || exit 0; \
+	if [ "$$(id -u)" != 0 ]; then \
+	    [ -n "$$wanted" ] || exit 0; \
+	    echo "make setup: install these Debian packages as root first:" $$wanted >&2; exit 1; \
+	fi; \
+	exec </dev/null; export DEBIAN_FRONTEND=noninteractive; \
+	apt-get -q update && \
+	if [ -n "$$wanted" ]; then apt-get -qy install --no-install-recommends $$wanted; fi && \
+	for p in $$also; do apt-get -qy install --no-install-recommends $$p \
+	    || echo "make setup: no $$p here; its tests run on dbus-daemon alone" >&2; done
+
+$(VENV)/.stamp: pyproject.toml
+	umask 022; $(PYTHON) -m venv $(VENV) && \
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+format: setup ## rewrite the sources in the one style
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+lint: setup ## ruff and mypy --strict
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+test: setup lint ## everything, in namespaces of its own (ARGS='-k name' to choose)
+	$(SANDBOX) $(VENV)/bin/python -m pytest $(ARGS)
+
+demo: setup ## a tour on two hosts with three links
+	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo

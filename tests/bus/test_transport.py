@@ -1,0 +1,321 @@
+"""The connection to the bus: what it survives, and what it bounds."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import struct
+import time
+
+import pytest
+from dbus_next import Message, MessageType
+from dbus_next.aio import MessageBus
+
+from mptcpd_dbus.bus import message, transport as transport_module
+from mptcpd_dbus.bus.error_names import DISCONNECTED, LIMITS_EXCEEDED, BusError
+from mptcpd_dbus.bus.names import CALL_BYTES, QUEUE_BYTES
+from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport, check_dbus_next
+from mptcpd_dbus.bus.wire import encode
+from tests.bus.conftest import StandInBus, raw_call, raw_client, read_message, until
+
+
+def _signal(transport: Transport, member: str, text: str) -> bytearray:
+    data = message.header(
+        message.SIGNAL,
+        [
+            (message.PATH, "/org/mptcpd1"),
+            (message.INTERFACE, "org.mptcpd1.Test"),
+            (message.MEMBER, member),
+            (message.SIGNATURE, "s"),
+        ],
+    )
+    body_at = len(data)
+    encode("s")(data, (text,))
+    return message.finish(data, body_at, transport.next_serial())
+
+
+async def test_a_call_returns_plain_values(transport: Transport) -> None:
+    (names,) = await transport.call(DBUS, DBUS_PATH, DBUS, "ListNames")
+    (uid,) = await transport.call(
+        DBUS, DBUS_PATH, DBUS, "GetConnectionUnixUser", "s", transport.unique_name
+    )
+
+    assert transport.unique_name in names
+    assert uid == 0
+
+
+async def test_a_remote_error_keeps_its_name_and_text(transport: Transport) -> None:
+    with pytest.raises(BusError, match="NoSuchMethod") as caught:
+        await transport.call(DBUS, DBUS_PATH, DBUS, "NoSuchMethod")
+
+    assert caught.value.name == "org.freedesktop.DBus.Error.UnknownMethod"
+
+
+async def test_a_name_is_ours_or_somebody_elses_but_never_queued_for(
+    transport: Transport, bus_address: str
+) -> None:
+    second = Transport(bus_address)
+    await second.connect()
+
+    assert await transport.request_name("org.mptcpd1")
+    assert not await second.request_name("org.mptcpd1")
+    transport.disconnect()
+    (queued,) = await second.call(DBUS, DBUS_PATH, DBUS, "NameHasOwner", "s", "org.mptcpd1")
+    assert not queued
+    second.disconnect()
+
+
+async def test_the_loss_of_a_name_is_noticed(transport: Transport, client: MessageBus) -> None:
+    lost: list[str] = []
+    transport.on_name_lost = lost.append
+    await transport.call(DBUS, DBUS_PATH, DBUS, "RequestName", "su", "org.mptcpd1", 1)
+
+    await client.call(_to_bus("RequestName", "su", ["org.mptcpd1", 2]))
+    await until(lambda: bool(lost))
+
+    assert lost == ["org.mptcpd1"]
+
+
+def _to_bus(member: str, signature: str, body: list[object]) -> Message:
+    return Message(
+        destination=DBUS,
+        path=DBUS_PATH,
+        interface=DBUS,
+        member=member,
+        signature=signature,
+        body=body,
+    )
+
+
+async def test_a_call_that_times_out_leaves_nothing_behind(
+    transport: Transport, client: MessageBus
+) -> None:
+    client.add_message_handler(lambda sent: sent.path == "/silent")  # taken, never answered
+
+    with pytest.raises(TimeoutError):
+        await transport.call(
+            client.unique_name, "/silent", "org.example.Silent", "Wait", timeout=0.05
+        )
+
+    assert not transport._answers  # noqa: SLF001  what leaked in the library is what we look at
+
+
+async def test_calls_fail_at_once_when_the_bus_goes(stand_in: StandInBus) -> None:
+    transport = Transport(stand_in.address)
+    await transport.connect()
+    waiting = asyncio.ensure_future(transport.call(DBUS, DBUS_PATH, DBUS, "ListNames"))
+    _, writer = await stand_in.peer
+
+    writer.transport.abort()
+    await asyncio.wait_for(transport.disconnected, 5)
+
+    with pytest.raises(BusError) as caught:
+        await waiting
+    assert caught.value.name == DISCONNECTED
+    with pytest.raises(BusError, match="not connected"):
+        await transport.call(DBUS, DBUS_PATH, DBUS, "ListNames")
+
+
+async def test_an_unknown_header_field_does_no_harm(stand_in: StandInBus) -> None:
+    calls: list[message.Incoming] = []
+    transport = Transport(stand_in.address)
+    transport.on_call = calls.append
+    await transport.connect()
+    _, writer = await stand_in.peer
+    fields: list[tuple[bytes, str | int]] = [
+        (message.PATH, "/"),
+        (b"\x0a\x01s\0", "new"),
+        (message.MEMBER, "Ping"),
+        (message.SENDER, ":1.9"),
+        (b"\xc8\x01u\0", 7),
+    ]
+
+    writer.write(message.finish(data := message.header(message.CALL, fields), len(data), 3))
+    await until(lambda: bool(calls))
+
+    assert (calls[0].member, calls[0].sender) == ("Ping", ":1.9")
+    transport.disconnect()
+
+
+async def test_what_is_no_message_ends_the_connection(stand_in: StandInBus) -> None:
+    transport = Transport(stand_in.address)
+    await transport.connect()
+    _, writer = await stand_in.peer
+
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n")
+
+    assert "no message" in await asyncio.wait_for(transport.disconnected, 5)
+
+
+async def test_malformed_signals_and_answers_are_survived(stand_in: StandInBus) -> None:
+    transport = Transport(stand_in.address)
+    await transport.connect()
+    reader, writer = await stand_in.peer
+    waiting = asyncio.ensure_future(transport.call(DBUS, DBUS_PATH, DBUS, "ListNames"))
+    asked = await read_message(reader)
+    bad_signal = message.header(
+        message.SIGNAL,
+        [
+            (message.PATH, "/"),
+            (message.INTERFACE, DBUS),
+            (message.MEMBER, "NameLost"),
+            (message.SENDER, DBUS),
+            (message.SIGNATURE, "s"),
+        ],
+    )
+    transport.on_name_lost = lambda name: pytest.fail(name)
+    bad_answer = message.header(
+        message.RETURN, [(message.REPLY_SERIAL, asked.serial), (message.SIGNATURE, "as")]
+    )
+    for data in (bad_signal, bad_answer):
+        body_at = len(data)
+        data += struct.pack("<I", 1 << 20)
+        writer.write(message.finish(data, body_at, 9))
+
+    with pytest.raises(BusError, match="does not fit"):
+        await waiting
+
+    assert not transport.disconnected.done()
+    transport.disconnect()
+
+
+async def test_a_message_of_31_mib_is_refused_without_holding_the_loop(
+    transport: Transport, bus_address: str, client: MessageBus
+) -> None:
+    calls: list[message.Incoming] = []
+    transport.on_call = lambda call: (calls.append(call), transport.reply(call, "", b"")) and None
+    size = 31 << 20
+    body = struct.pack("<I", size) + bytes(size)
+    raw = raw_client(bus_address)
+    call = raw_call(
+        transport.unique_name, "/", "NoSuch", body, interface="org.example.Big", signature="ay"
+    )
+    gap = 0.0
+
+    async def watch_the_loop() -> None:
+        nonlocal gap
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            gap = max(gap, time.monotonic() - before)
+
+    watcher = asyncio.ensure_future(watch_the_loop())
+    raw.settimeout(20)
+    await asyncio.to_thread(raw.sendall, call)
+    answer = await asyncio.to_thread(_read_until, raw, LIMITS_EXCEEDED.encode())
+    watcher.cancel()
+    raw.close()
+    reply = await client.call(
+        Message(destination=transport.unique_name, path="/", interface="a.b", member="Ping")
+    )
+
+    assert str(CALL_BYTES).encode() in answer
+    assert [call.member for call in calls] == ["Ping"]
+    assert reply.message_type is MessageType.METHOD_RETURN
+    assert gap < 0.1
+
+
+def _read_until(raw: object, wanted: bytes) -> bytes:
+    data = b""
+    while wanted not in data or not data.endswith(b"\0"):
+        data += raw.recv(65536)  # type: ignore[attr-defined]  # a socket
+    return data
+
+
+async def test_a_bus_that_does_not_read_costs_signals_which_are_counted_and_told(
+    stand_in: StandInBus,
+) -> None:
+    transport = Transport(stand_in.address)
+    await transport.connect()
+    drained: list[int] = []
+    transport.on_drained = lambda: drained.append(transport.signals_dropped)
+    reader, _ = await stand_in.peer
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  do not read
+    text = "x" * 10_000
+
+    sent = 0
+    while not transport.signals_dropped:
+        transport.send_bytes(_signal(transport, "Event", text), droppable=True)
+        sent += 1
+        if sent % 50 == 0:
+            await asyncio.sleep(0)  # let it write until EAGAIN
+    transport.send_bytes(_signal(transport, "Reply", ""), droppable=False)
+    transport.send_bytes(_signal(transport, "Event", "small, but behind a gap"), droppable=True)
+    assert not drained
+    reader._transport.resume_reading()  # type: ignore[attr-defined]  # noqa: SLF001  read again
+    await until(lambda: bool(drained))
+    transport.send_bytes(_signal(transport, "Event", "after the gap"), droppable=True)
+    received = [await read_message(reader) for _ in range(sent + 1)]
+
+    assert sent * 10_000 > QUEUE_BYTES
+    assert transport.signals_dropped == 2
+    assert drained == [2]
+    assert [m.member for m in received] == ["Event"] * (sent - 1) + ["Reply", "Event"]
+    assert received[-1].values() == ["after the gap"]
+    transport.disconnect()
+
+
+async def test_calls_are_not_read_while_answers_pile_up(stand_in: StandInBus) -> None:
+    transport = Transport(stand_in.address)
+    answer = bytes(1 << 20)
+    calls: list[message.Incoming] = []
+
+    def on_call(call: message.Incoming) -> None:
+        calls.append(call)
+        transport.reply(call, "ay", struct.pack("<I", len(answer)) + answer)
+
+    transport.on_call = on_call
+    await transport.connect()
+    reader, writer = await stand_in.peer
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  do not read
+    ask = message.header(
+        message.CALL, [(message.PATH, "/"), (message.MEMBER, "Get"), (message.SENDER, ":1.9")]
+    )
+    for _ in range(40):
+        writer.write(message.finish(ask, len(ask), 5))
+    await until(lambda: len(calls) > 5)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    served_before = len(calls)
+    reader._transport.resume_reading()  # type: ignore[attr-defined]  # noqa: SLF001  read again
+    received = [await read_message(reader) for _ in range(40)]
+
+    assert served_before < 12
+    assert len(calls) == len(received) == 40
+    transport.disconnect()
+
+
+async def test_a_client_that_never_reads_does_not_stop_the_others(
+    transport: Transport, bus_address: str, client: MessageBus
+) -> None:
+    transport.on_call = lambda call: transport.reply(call, "", b"") and None
+    raw = raw_client(bus_address)
+    raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
+    text = "x" * 50_000
+    for _ in range(400):  # 20 MB for somebody who does not read
+        transport.send_bytes(_signal(transport, "Event", text), droppable=True)
+        await until(lambda: not transport._queued)  # noqa: SLF001  it left us
+
+    reply = await asyncio.wait_for(
+        client.call(
+            Message(destination=transport.unique_name, path="/", interface="a.b", member="Ping")
+        ),
+        5,
+    )
+
+    assert reply.message_type is MessageType.METHOD_RETURN
+    assert transport.signals_dropped == 0
+    raw.close()
+
+
+def encoded(text: str) -> bytes:
+    """Pack one string."""
+    body = bytearray()
+    encode("s")(body, (text,))
+    return bytes(body)
+
+
+def test_another_dbus_next_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_dbus_next()
+    monkeypatch.setattr(transport_module.importlib.metadata, "version", lambda _: "0.2.4")
+
+    with pytest.raises(RuntimeError, match=r"dbus-next 0\.2\.4 is installed; install dbus-next=="):
+        check_dbus_next()

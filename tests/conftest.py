@@ -1,0 +1,131 @@
+"""What all tests share: the lab's fixtures, logs on failure, and the rules of the house.
+
+A test that was skipped is a failure for root and in continuous integration, where nothing may be
+missing.  A test that asks for the lab runs against the real kernel, and the summary counts those.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import users
+from tests.lab.bus import PrivateBus
+from tests.lab.daemon import Daemon
+from tests.lab.hosts import Host, Lab
+from tests.lab.sandbox import initial_root, inside, readable_repository
+
+REAL_KERNEL = "real_kernel"
+LOGS = pytest.StashKey[dict[str, Callable[[], str]]]()
+SANDBOX = (
+    "this test needs the sandbox: run `make test`, or"
+    " `.venv/bin/python -m tests.lab.sandbox .venv/bin/pytest ...`"
+)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """Give two hosts and three links."""
+    _need_sandbox()
+    with Lab() as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def people() -> None:
+    """Give alice, bob, carol and the daemon's user; only root can have them."""
+    _need_sandbox()
+    if not initial_root():
+        pytest.skip("only root has users to test with")
+    users.install()
+
+
+@pytest.fixture
+def bus(request: pytest.FixtureRequest) -> Iterator[PrivateBus]:
+    """Give the system bus with our policies, and as root with polkitd."""
+    _need_sandbox()
+    repository = readable_repository()
+    with PrivateBus(
+        policies=sorted((repository / "dbus").glob("*.conf")) if initial_root() else (),
+        polkit=initial_root(),
+        actions=sorted((repository / "polkit").glob("*.policy")),
+    ) as private:
+        _show_on_failure(request, "bus", private.logs)
+        yield private
+
+
+@pytest.fixture
+def daemon(
+    request: pytest.FixtureRequest, lab: Lab, bus: PrivateBus, tmp_path: Path
+) -> Callable[..., Daemon]:
+    """Give a maker of daemons on hosts of the lab; each still wants its start()."""
+    del bus  # it must only be there
+
+    def make(host: Host = "client") -> Daemon:
+        log = tmp_path / f"daemon-{host}.log"
+        log.touch()
+        _show_on_failure(request, f"daemon on the {host}", log.read_text)
+        return Daemon(lab, host, log)
+
+    return make
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", f"{REAL_KERNEL}: runs against the kernel of this machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for the lab."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(REAL_KERNEL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs to the report of a failure."""
+    report = yield
+    if report.failed:
+        for title, read in item.stash.get(LOGS, {}).items():
+            report.sections.append((title, read()))
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail when something was skipped where nothing may be."""
+    if _skipped(session.config) and (initial_root() or "CI" in os.environ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was proved on the real kernel, and what was not proved at all."""
+    ran = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call" and REAL_KERNEL in report.keywords
+    ]
+    terminalreporter.write_line(f"{len(ran)} tests ran against the real kernel")
+    if _skipped(config):
+        terminalreporter.write_line(f"{_skipped(config)} skipped: a failure for root and in CI")
+
+
+def _skipped(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return len(reporter.getreports("skipped")) if reporter else 0
+
+
+def _need_sandbox() -> None:
+    if not inside():
+        pytest.fail(SANDBOX, pytrace=False)
+
+
+def _show_on_failure(request: pytest.FixtureRequest, title: str, read: Callable[[], str]) -> None:
+    request.node.stash.setdefault(LOGS, {})[title] = read
