@@ -23,9 +23,9 @@ def main() -> int:
     try:
         asyncio.run(serve(settings))
     except (NotReady, KernelRefused) as error:
-        _log.error("%s", error)  # noqa: TRY400 # an administrator needs the sentence, not the stack
+        _log.error("%s", error)
         return EX_UNAVAILABLE
-    except Exception:
+    except Exception:  # noqa: BLE001 # the last place that can log it
         _log.exception("internal error")
         return EX_SOFTWARE
     return EX_OK

@@ -15,7 +15,6 @@ from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.kernel_protocol import Kernel
 from mptcpd_dbus.path_manager import PathManager
 
-
 _log = logging.getLogger(__name__)
 
 

@@ -313,6 +313,9 @@ class PathManager:
                 if kind is NoSuchConnection:
                     self._doubt(command.token)
                 return kind(str(error))
+        if error.errno == errno.EACCES:
+            hint = "a port below 1024 needs CAP_NET_BIND_SERVICE"
+            return KernelRefused(error.command, error.errno, f"{error.text}: {hint}")
         return error
 
     def _refresh(self, connection: Connection) -> None:
@@ -343,7 +346,7 @@ class PathManager:
         interface: Interface | None = None
         local_address = wish.local_address
         if wish.interface:
-            interface = self._interface(wish.interface)
+            interface = self._state.network.by_name(wish.interface)
             local_address = local_address or _address_of(interface, remote_address)
         local_address = local_address or own.local_address
         if wish.interface is None:
@@ -361,12 +364,6 @@ class PathManager:
             wish.backup,
         )
         return completed, interface.index if interface else 0
-
-    def _interface(self, name: str) -> Interface:
-        for interface in self._state.network.interfaces.values():
-            if interface.name == name:
-                return interface
-        raise InvalidArgument(f"Interface: there is no network interface {name!r}")
 
     async def _send_join(self, connection: Connection, wish: SubflowWish, index: int) -> None:
         key = (wish.local_address, wish.local_port)
@@ -421,6 +418,9 @@ class PathManager:
 
     async def _restore(self, connection: Connection, announced: AddressEntry | None) -> None:
         """Restore the entry of an announced address: a failed join from it has deleted it."""
+        reading = self._kernel.local_addresses(connection.token)
+        if reading is not None:
+            self._apply(reading)
         if announced is not None and announced.id not in connection.local_addresses:
             with suppress(MptcpdError):  # the connection closed meanwhile
                 await self._execute(commands.Announce(connection.token, announced))

@@ -212,8 +212,8 @@ def connection_interface(pm: PathManager) -> Interface:
                 (),
                 remove_address,
                 "Withdraw a local address by its ID (REMOVE_ADDR, RFC 8684, section 3.4.2):"
-                " the peer closes the subflows to it. ID 0 is the address of the initial subflow. There are"
-                " no options yet. Only under the userspace path manager.",
+                " the peer closes the subflows to it. ID 0 is the address of the initial subflow."
+                " There are no options yet. Only under the userspace path manager.",
                 MANAGE_CONNECTIONS,
             ),
             Method(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mptcpd_dbus.bus.error_names import (
+    FAILED,
     INVALID_ARGS,
     LIMITS_EXCEEDED,
     PROPERTY_READ_ONLY,
@@ -117,6 +118,9 @@ class Dispatcher:
     ) -> None:
         try:
             await work(call, peer, *more)
+        except asyncio.CancelledError:
+            self._transport.reply_error(call, FAILED, "the call was cancelled")
+            raise
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer
             self._refuse(call, error)
         finally:

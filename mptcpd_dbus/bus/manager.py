@@ -68,68 +68,67 @@ class Filter(Options):
         )
 
 
-def manager_interface(
-    state: State, pm: PathManager, features: tuple[str, ...], counters: Counters
-) -> Interface:
-    """Declare the interface; it reads *state* and *counters*, its commands go to *pm*."""
+class _Methods:
+    """What the methods do; their target, the state, is the same object all the time."""
+
+    def __init__(self, state: State, pm: PathManager, counters: Counters) -> None:
+        self._state = state
+        self._pm = pm
+        self._counters = counters
 
     async def list_connections(
-        _: State, __: Call, given: dict[str, Any], offset: int, limit: int
+        self, _: State, __: Call, given: dict[str, Any], offset: int, limit: int
     ) -> tuple[list[list[Any]]]:
         wanted = read_options(Filter, given)
         if wanted.RemoteAddress is not None:
             address = read_address("RemoteAddress", wanted.RemoteAddress)
             wanted = wanted.model_copy(update={"RemoteAddress": address})
-        found = (c for c in state.connections.values() if wanted.matches(c))
+        found = (c for c in self._state.connections.values() if wanted.matches(c))
         page = islice(found, offset, offset + limit if limit else None)
         return ([[path_of(c), c.token] for c in page],)
 
-    async def get_connection(_: State, __: Call, token: int) -> tuple[str]:
-        connection = state.connections.get(token)
+    async def get_connection(self, _: State, __: Call, token: int) -> tuple[str]:
+        connection = self._state.connections.get(token)
         if connection is None:
             raise NoSuchConnection(f"there is no connection with the token {token:08x}")
         return (path_of(connection),)
 
     async def add_endpoint(
-        _: State, __: Call, address: str, words: list[str], given: dict[str, Any]
+        self, _: State, __: Call, address: str, words: list[str], given: dict[str, Any]
     ) -> tuple[str]:
         options = read_options(EndpointOptions, given)
-        index = 0
-        if options.Interface:
-            index = next(
-                (i.index for i in state.network.interfaces.values() if i.name == options.Interface),
-                0,
-            )
-            if not index:
-                raise InvalidArgument(
-                    f"Interface: there is no network interface {options.Interface!r}"
-                )
         entry = AddressEntry(
             read_address("address", address),
             options.Id,
             options.Port,
             read_flags(words),
-            index,
+            self._state.network.by_name(options.Interface).index if options.Interface else 0,
         )
-        return (path_of(await pm.add_endpoint(entry)),)
+        return (path_of(await self._pm.add_endpoint(entry)),)
 
-    async def flush_endpoints(_: State, __: Call, given: dict[str, Any]) -> None:
+    async def flush_endpoints(self, _: State, __: Call, given: dict[str, Any]) -> None:
         read_options(NoOptions, given)
-        await pm.flush_endpoints()
+        await self._pm.flush_endpoints()
 
-    async def set_limits(_: State, __: Call, given: dict[str, Any]) -> None:
+    async def set_limits(self, _: State, __: Call, given: dict[str, Any]) -> None:
         options = read_options(LimitOptions, given)
         if options.Subflows is None and options.AddAddrAccepted is None:
             raise InvalidArgument("options: give Subflows, AddAddrAccepted or both")
-        await pm.set_limits(options.Subflows, options.AddAddrAccepted)
+        await self._pm.set_limits(options.Subflows, options.AddAddrAccepted)
 
-    async def set_path_manager(_: State, __: Call, name: str, given: dict[str, Any]) -> None:
+    async def set_path_manager(self, _: State, __: Call, name: str, given: dict[str, Any]) -> None:
         read_options(NoOptions, given)
-        pm.set_path_manager(name)
+        self._pm.set_path_manager(name)
 
-    async def get_statistics(_: State, __: Call) -> tuple[dict[str, int]]:
-        return (counters(),)
+    async def get_statistics(self, _: State, __: Call) -> tuple[dict[str, int]]:
+        return (self._counters(),)
 
+
+def manager_interface(
+    state: State, pm: PathManager, features: tuple[str, ...], counters: Counters
+) -> Interface:
+    """Declare the interface; it reads *state* and *counters*, its commands go to *pm*."""
+    methods = _Methods(state, pm, counters)
     return Interface(
         INTERFACE_PREFIX + "Manager",
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
@@ -216,7 +215,7 @@ def manager_interface(
                 "ListConnections",
                 args("a{sv} filter", "u offset", "u limit"),
                 args("a(ou) connections"),
-                list_connections,
+                methods.list_connections,
                 "List object path and token of the connections that fit, in the order in which"
                 " they were found, from 'offset' on and at most 'limit' (0: all). Filter: Interface"
                 " s (of any subflow), Uid u, RemoteAddress s, Port q (local or remote).",
@@ -225,14 +224,14 @@ def manager_interface(
                 "GetConnection",
                 args("u token"),
                 args("o connection"),
-                get_connection,
+                methods.get_connection,
                 "Find a connection by its local token.",
             ),
             Method(
                 "AddEndpoint",
                 args("s address", "as flags", "a{sv} options"),
                 args("o endpoint"),
-                add_endpoint,
+                methods.add_endpoint,
                 "Give the in-kernel path manager an address to work with, as 'ip mptcp endpoint"
                 " add' does. Flags: 'signal', 'subflow', 'backup', 'fullmesh', 'laminar'. Options:"
                 " Port q (with 'signal' and without 'subflow' only), Id y (0: the kernel chooses),"
@@ -243,7 +242,7 @@ def manager_interface(
                 "FlushEndpoints",
                 args("a{sv} options"),
                 (),
-                flush_endpoints,
+                methods.flush_endpoints,
                 "Delete all endpoints; limits stay. There are no options yet.",
                 MANAGE_ENDPOINTS,
             ),
@@ -251,7 +250,7 @@ def manager_interface(
                 "SetLimits",
                 args("a{sv} options"),
                 (),
-                set_limits,
+                methods.set_limits,
                 "Set the limits of the in-kernel path manager. Options: Subflows u,"
                 " AddAddrAccepted u (0-8 each); what is not given stays.",
                 MANAGE_ENDPOINTS,
@@ -260,7 +259,7 @@ def manager_interface(
                 "SetPathManager",
                 args("s name", "a{sv} options"),
                 (),
-                set_path_manager,
+                methods.set_path_manager,
                 "Choose the kernel's path manager, 'kernel' or 'userspace', for connections to"
                 " come; those that exist keep theirs. There are no options yet.",
                 SET_PATH_MANAGER,
@@ -269,7 +268,7 @@ def manager_interface(
                 "GetStatistics",
                 (),
                 args("a{st} counters"),
-                get_statistics,
+                methods.get_statistics,
                 "Read the daemon's own counters.",
             ),
         ),

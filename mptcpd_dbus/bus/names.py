@@ -22,13 +22,19 @@ MESSAGE_BYTES = 32 << 20  # what the bus takes from us: it cuts off who sends mo
 # What may wait to be written; above it signals are dropped and reading rests.
 QUEUE_BYTES = 8 << 20
 
+# dbus-daemon stops reading from us when 127 MiB of ours wait in the queue of one subscriber that
+# does not read.  A new connection ends that: to a full queue the bus adds nothing.
+STALL_SECONDS = 10.0
+
 # How long the reader may hold the loop, and how long one step of building a large answer.
 SLICE_SECONDS = 0.004
 
-# Calls per second and in a burst; the trusted are uid 0 and registered policies.
+# Calls per second and in a burst; the trusted are uid 0 and registered policies.  A user has more
+# than a name, so that one program that floods does not silence the user's others.
 NAME_RATE, NAME_BURST = 200, 400
 UID_RATE, UID_BURST = 1000, 2000
-TRUSTED_RATE, TRUSTED_BURST = 5000, 10000
+TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
+TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
 BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
 
 # Calls whose handler is at work.

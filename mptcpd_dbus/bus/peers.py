@@ -21,9 +21,11 @@ from mptcpd_dbus.bus.names import (
     NAME_CALLS,
     NAME_RATE,
     PEERS,
-    TRUSTED_BURST,
     TRUSTED_CALLS,
-    TRUSTED_RATE,
+    TRUSTED_NAME_BURST,
+    TRUSTED_NAME_RATE,
+    TRUSTED_UID_BURST,
+    TRUSTED_UID_RATE,
     UID_BURST,
     UID_CALLS,
     UID_RATE,
@@ -91,10 +93,10 @@ class Peer:
 def _widen(peer: Peer, user: _User, now: float) -> None:
     peer.trusted = True
     peer.calls = TRUSTED_CALLS
-    peer.bucket = _Bucket(TRUSTED_RATE, TRUSTED_BURST, now)
+    peer.bucket = _Bucket(TRUSTED_NAME_RATE, TRUSTED_NAME_BURST, now)
     if user.calls != TRUSTED_CALLS:
         user.calls = TRUSTED_CALLS
-        user.bucket = _Bucket(TRUSTED_RATE, TRUSTED_BURST, now)
+        user.bucket = _Bucket(TRUSTED_UID_RATE, TRUSTED_UID_BURST, now)
 
 
 class Peers:

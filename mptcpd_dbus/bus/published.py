@@ -58,6 +58,7 @@ class CompiledInterface:
         self._changing = [
             index for index, prop in enumerate(interface.properties) if prop.changes == "true"
         ]
+        self._complained: set[str] = set()
         self.volatile = any(prop.changes == "false" for prop in interface.properties)
 
     def read(self, target: object) -> list[Any]:
@@ -67,9 +68,15 @@ class CompiledInterface:
     def _read_one(self, prop: Property, target: object) -> Any:
         try:
             return prop.getter(target)
-        except Exception:  # noqa: BLE001  a getter must not break its neighbours
-            _log.exception("property %s.%s cannot be read", self.name, prop.name)
+        except Exception as error:  # noqa: BLE001  a getter must not break its neighbours
+            self._complain(prop.name, error)
             return _MISSING
+
+    def _complain(self, name: str, error: Exception) -> None:
+        """Say once what is wrong with a property: whoever reads it must not fill the log."""
+        if name not in self._complained:
+            self._complained.add(name)
+            _log.error("property %s.%s is left out", self.name, name, exc_info=error)
 
     def pack_properties(
         self, buf: bytearray, values: Sequence[Any], indices: Sequence[int] | None = None
@@ -92,8 +99,8 @@ class CompiledInterface:
             buf += prefix
             try:
                 pack(buf, (values[index],))
-            except WireError:
-                _log.exception("property %s.%s has a value that it must not have", self.name, name)
+            except WireError as error:
+                self._complain(name, error)
                 del buf[before:]
 
     def changed(self, old: Sequence[Any], new: Sequence[Any]) -> list[int]:

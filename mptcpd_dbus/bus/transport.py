@@ -42,6 +42,7 @@ from mptcpd_dbus.bus.names import (
     OTHER_BYTES,
     QUEUE_BYTES,
     SLICE_SECONDS,
+    STALL_SECONDS,
 )
 from mptcpd_dbus.bus.wire import WireError, encode
 
@@ -95,6 +96,7 @@ class Transport:
         self._queued = 0
         self._flushing = False
         self._dropping = False
+        self._stalled: asyncio.TimerHandle | None = None
         self.unique_name = ""
         self.signals_dropped = 0
         self.disconnected: asyncio.Future[str] = self._loop.create_future()
@@ -135,6 +137,7 @@ class Transport:
             return
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
+        self._unstall()
         if self._slicing is not None:
             self._slicing.cancel()
         self._bus._stream.close()  # noqa: SLF001  dbus-next opens it and never closes it
@@ -178,11 +181,15 @@ class Transport:
                 data = self._next_to_send()
                 sent = self._sock.send(data)
                 self._queued -= sent
+                self._unstall()
                 if sent < len(data):
                     self._outbox.appendleft(memoryview(data)[sent:])
         except (BlockingIOError, InterruptedError):
             self._outbox.appendleft(data)
             self._loop.add_writer(self._sock, self._flush)
+            if self._stalled is None:
+                reason = f"the bus has taken nothing for {STALL_SECONDS:g} s"
+                self._stalled = self._loop.call_later(STALL_SECONDS, self._close, reason)
             return
         except OSError as error:
             self._close(f"the bus is gone: {error}")
@@ -194,6 +201,11 @@ class Transport:
             self._dropping = False
             if self.on_drained is not None:
                 self.on_drained()
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _next_to_send(self) -> bytes | bytearray | memoryview:
         """Take the messages that go into one send; a large one goes as it is."""

@@ -3,6 +3,8 @@
 
 from dataclasses import dataclass, field
 
+from mptcpd_dbus.core.errors import InvalidArgument
+
 
 @dataclass(slots=True, eq=False)
 class Interface:
@@ -32,6 +34,13 @@ class Network:
         """Give the interface that has *address*; of several, the one that had it first."""
         owners = self._owners.get(address)
         return owners[0] if owners else None
+
+    def by_name(self, name: str) -> Interface:
+        """Give the interface called *name*; raise InvalidArgument if there is none."""
+        for interface in self.interfaces.values():
+            if interface.name == name:
+                return interface
+        raise InvalidArgument(f"Interface: there is no network interface {name[:16]!r}")
 
     def add_address(self, interface: Interface, address: str, prefix_length: int) -> None:
         """Note that *interface* has *address*."""

@@ -13,10 +13,10 @@ import socket
 from collections.abc import Hashable
 
 from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
-from mptcpd_dbus.core.types import is_ipv6
+from mptcpd_dbus.kernel.addresses import pack
 
 IPPROTO_MPTCP = 262
-BACKLOG = 16
+BACKLOG = 1024  # a queue full of strangers would keep out those who join
 STRANGERS_PER_TURN = 16
 _WORDS = {
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE",
@@ -68,7 +68,7 @@ class Listeners:
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
+    family, _ = pack(address, mapped=False)  # bind() would ask the name servers for a name
     try:
         sock = socket.socket(
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_MPTCP

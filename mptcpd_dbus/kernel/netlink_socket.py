@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from mptcpd_dbus.core.errors import DecodeError
 from mptcpd_dbus.kernel.netlink import (
@@ -65,7 +65,7 @@ class NetlinkSocket:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, kind: int, flags: int, payload: bytes) -> Iterator[list[bytes]]:
+    def ask(self, kind: int, flags: int, payload: bytes) -> Generator[list[bytes], None, None]:
         """Send a request; yield the payloads of the answer, one list per datagram.
 
         Raises RefusedError.  Answers to earlier questions, which came too late, are passed over.

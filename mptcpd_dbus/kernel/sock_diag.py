@@ -6,7 +6,7 @@ and an absence deserves a single look-up.  Source: sock_diag(7), <linux/inet_dia
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from socket import AF_INET, AF_INET6, IPPROTO_TCP
 from struct import Struct
 from typing import TypeVar
@@ -74,34 +74,27 @@ class SockDiag:
         self, four_tuple: FourTuple, *, mapped: bool = False, interface_index: int = 0
     ) -> SubflowRead | None:
         """Look up one subflow; one that is bound to a device is found by its index only."""
-        row = self._find(_tcp_request(four_tuple, mapped, interface_index))
-        found = decode_subflow(row) if row is not None else None
-        # Where no socket has the 4-tuple, the kernel gives a listener that would take it.
-        return found if found is not None and found.four_tuple == four_tuple else None
+        found = self._find_subflow(four_tuple, mapped, interface_index)
+        return found[1] if found is not None else None
 
     def subflow_statistics(
         self, four_tuple: FourTuple, *, mapped: bool = False, interface_index: int = 0
     ) -> dict[str, int] | None:
         """Read the counters of one subflow, by their names in struct tcp_info."""
-        row = self._find(_tcp_request(four_tuple, mapped, interface_index))
-        if row is None:
-            return None
-        found = decode_subflow(row)
-        if found is None or found.four_tuple != four_tuple:
-            return None
-        return decode_information(row, SUBFLOW_COUNTERS)
+        found = self._find_subflow(four_tuple, mapped, interface_index)
+        return decode_information(found[0], SUBFLOW_COUNTERS) if found is not None else None
 
-    def connections(self) -> Iterator[list[ConnectionRead]]:
+    def connections(self) -> Generator[list[ConnectionRead], None, None]:
         """Dump all connections, closing ones too, a list per datagram."""
         for family in (AF_INET, AF_INET6):
             yield from _dump(_mptcp_request(family, CONNECTION_STATES), decode_connection)
 
-    def subflows(self) -> Iterator[list[SubflowRead]]:
+    def subflows(self) -> Generator[list[SubflowRead], None, None]:
         """Dump all subflows that were established, a list per datagram."""
         for family in (AF_INET, AF_INET6):
             yield from _dump(_tcp_dump_request(family, SUBFLOW_STATES), decode_subflow)
 
-    def listeners(self) -> Iterator[list[ListenerRead]]:
+    def listeners(self) -> Generator[list[ListenerRead], None, None]:
         """Dump all listening MPTCP sockets, a list per datagram."""
         for family in (AF_INET, AF_INET6):
             yield from _dump(_tcp_dump_request(family, 1 << LISTEN), decode_listener)
@@ -120,6 +113,19 @@ class SockDiag:
             and row.four_tuple.remote_address == remote_address
         ]
 
+    def _find_subflow(
+        self,
+        four_tuple: FourTuple,
+        mapped: bool,  # noqa: FBT001 - private
+        interface_index: int,
+    ) -> tuple[bytes, SubflowRead] | None:
+        row = self._find(_tcp_request(four_tuple, mapped, interface_index))
+        subflow = decode_subflow(row) if row is not None else None
+        # Where no socket has the 4-tuple, the kernel gives a listener that would take it.
+        if row is None or subflow is None or subflow.four_tuple != four_tuple:
+            return None
+        return row, subflow
+
     def _find(self, request: bytes) -> bytes | None:
         try:
             for rows in self._socket.ask(SOCK_DIAG_BY_FAMILY, 0, request):
@@ -131,7 +137,9 @@ class SockDiag:
         return None
 
 
-def _dump(request: bytes, decode: Callable[[bytes], _Row | None]) -> Iterator[list[_Row]]:
+def _dump(
+    request: bytes, decode: Callable[[bytes], _Row | None]
+) -> Generator[list[_Row], None, None]:
     sock = NetlinkSocket(NETLINK_SOCK_DIAG)
     try:
         for rows in sock.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):

@@ -85,7 +85,7 @@ async def client(bus_address: str) -> AsyncIterator[MessageBus]:
 async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
     """Wait for *condition*, which nobody announces."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  it may be anything
             await asyncio.sleep(0.001)
 
 
@@ -121,6 +121,13 @@ def raw_call(destination: str, path: str, member: str, body: bytes = b"", **fiel
     body_at = len(data)
     data += body
     return bytes(message.finish(data, body_at, 1))
+
+
+def encoded(text: str) -> bytes:
+    """Pack one string."""
+    body = bytearray()
+    encode("s")(body, (text,))
+    return bytes(body)
 
 
 class StandInBus:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import importlib.metadata
 import struct
 import time
 
@@ -9,12 +10,13 @@ import pytest
 from dbus_next import Message, MessageType
 from dbus_next.aio import MessageBus
 
-from mptcpd_dbus.bus import message, transport as transport_module
+from mptcpd_dbus.bus import message
+from mptcpd_dbus.bus import transport as transport_module
 from mptcpd_dbus.bus.error_names import DISCONNECTED, LIMITS_EXCEEDED, BusError
 from mptcpd_dbus.bus.names import CALL_BYTES, QUEUE_BYTES
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport, check_dbus_next
 from mptcpd_dbus.bus.wire import encode
-from tests.bus.conftest import StandInBus, raw_call, raw_client, read_message, until
+from tests.bus.conftest import StandInBus, encoded, raw_call, raw_client, read_message, until
 
 
 def _signal(transport: Transport, member: str, text: str) -> bytearray:
@@ -161,14 +163,13 @@ async def test_malformed_signals_and_answers_are_survived(stand_in: StandInBus) 
             (message.SIGNATURE, "s"),
         ],
     )
-    transport.on_name_lost = lambda name: pytest.fail(name)
+    transport.on_name_lost = pytest.fail
     bad_answer = message.header(
         message.RETURN, [(message.REPLY_SERIAL, asked.serial), (message.SIGNATURE, "as")]
     )
-    for data in (bad_signal, bad_answer):
-        body_at = len(data)
-        data += struct.pack("<I", 1 << 20)
-        writer.write(message.finish(data, body_at, 9))
+    for head in (bad_signal, bad_answer):
+        data = head + struct.pack("<I", 1 << 20)
+        writer.write(message.finish(data, len(head), 9))
 
     with pytest.raises(BusError, match="does not fit"):
         await waiting
@@ -181,7 +182,12 @@ async def test_a_message_of_31_mib_is_refused_without_holding_the_loop(
     transport: Transport, bus_address: str, client: MessageBus
 ) -> None:
     calls: list[message.Incoming] = []
-    transport.on_call = lambda call: (calls.append(call), transport.reply(call, "", b"")) and None
+
+    def on_call(call: message.Incoming) -> None:
+        calls.append(call)
+        transport.reply(call, "", b"")
+
+    transport.on_call = on_call
     size = 31 << 20
     body = struct.pack("<I", size) + bytes(size)
     raw = raw_client(bus_address)
@@ -286,7 +292,10 @@ async def test_calls_are_not_read_while_answers_pile_up(stand_in: StandInBus) ->
 async def test_a_client_that_never_reads_does_not_stop_the_others(
     transport: Transport, bus_address: str, client: MessageBus
 ) -> None:
-    transport.on_call = lambda call: transport.reply(call, "", b"") and None
+    def on_call(call: message.Incoming) -> None:
+        transport.reply(call, "", b"")
+
+    transport.on_call = on_call
     raw = raw_client(bus_address)
     raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
     text = "x" * 50_000
@@ -306,16 +315,30 @@ async def test_a_client_that_never_reads_does_not_stop_the_others(
     raw.close()
 
 
-def encoded(text: str) -> bytes:
-    """Pack one string."""
-    body = bytearray()
-    encode("s")(body, (text,))
-    return bytes(body)
+async def test_a_bus_that_takes_nothing_any_more_is_left(
+    transport: Transport, bus_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "STALL_SECONDS", 0.3)
+    raw = raw_client(bus_address)  # subscribes, and never reads
+    raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
+    text = "x" * (1 << 20)
+    for _ in range(150):  # MiB; the bus holds 127 of ours
+        transport.send_bytes(_signal(transport, "Event", text), droppable=False)
+    reason = await asyncio.wait_for(transport.disconnected, 20)
+
+    assert "has taken nothing" in reason
+    again = Transport(bus_address)
+    await again.connect()
+    for _ in range(150):
+        again.send_bytes(_signal(again, "Event", text), droppable=False)
+    assert await asyncio.wait_for(again.request_name("org.mptcpd1"), 20)
+    again.disconnect()
+    raw.close()
 
 
 def test_another_dbus_next_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     check_dbus_next()
-    monkeypatch.setattr(transport_module.importlib.metadata, "version", lambda _: "0.2.4")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.2.4")
 
     with pytest.raises(RuntimeError, match=r"dbus-next 0\.2\.4 is installed; install dbus-next=="):
         check_dbus_next()
