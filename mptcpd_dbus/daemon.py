@@ -78,6 +78,7 @@ async def serve(settings: Settings) -> None:
         stack.callback(reader.stop)
         for refused in engine.pm.reopen_listeners():
             _log.warning("joins to an announced address will fail: %s", refused)
+        reader.drain()  # our own listeners are no news to who asks after the start
         tree.start()
         if not await transport.request_name(BUS_NAME):
             raise NotReady(f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from os import strerror
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
@@ -66,28 +67,25 @@ class Joins:
 
     def __init__(self) -> None:
         self._joins: dict[int, dict[JoinKey, Join]] = {}
-        self._turns: dict[JoinKey, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[JoinKey, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def begin(
         self, connection: Connection, key: JoinKey, local_port: int
     ) -> AsyncIterator[Join]:
         """Wait for *key*'s turn, then hold it."""
+        # The lock lives as long as somebody holds it or waits for it.
         turn = self._turns.setdefault(key, asyncio.Lock())
-        try:
-            async with turn:
-                join = Join(connection, key, local_port)
-                self._joins.setdefault(key.token, {})[key] = join
-                try:
-                    yield join
-                finally:
-                    joins = self._joins[key.token]
-                    del joins[key]
-                    if not joins:
-                        del self._joins[key.token]
-        finally:
-            if not turn.locked():
-                self._turns.pop(key, None)
+        async with turn:
+            join = Join(connection, key, local_port)
+            self._joins.setdefault(key.token, {})[key] = join
+            try:
+                yield join
+            finally:
+                joins = self._joins[key.token]
+                del joins[key]
+                if not joins:
+                    del self._joins[key.token]
 
     def notice(self, event: events.Event) -> None:
         """Hand *event* to the join that it is about, if any."""

@@ -7,8 +7,8 @@ events and, for what the kernel tells this side nothing of, a reading that is ap
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,13 +112,15 @@ class PathManager:
         self._doubt = doubt
         self._joins = Joins()
         self._ids_in_flight: dict[int, list[tuple[address_ids.Key, int]]] = {}
+        self._listening: dict[int, set[int]] = {}
 
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
         self._joins.notice(event)
         if isinstance(event, events.ConnectionClosed) and change.connection is not None:
-            for address_id in change.connection.local_addresses:
-                self._kernel.close_listener((change.connection.number, address_id))
+            number = change.connection.number
+            for address_id in self._listening.pop(number, ()):
+                self._kernel.close_listener((number, address_id))
 
     # Commands on a connection, under the userspace path manager.
 
@@ -128,23 +130,23 @@ class PathManager:
         """Join from a local to a remote address and wait until both ends have accepted it."""
         wish, index = self._completed(connection, wish)
         self._refresh(connection)
-        announced = _announced(connection, (wish.local_address, wish.local_port))
         key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
+        sent = False
         try:
             async with (
                 asyncio.timeout(seconds),
                 self._joins.begin(connection, key, wish.local_port) as join,
             ):
+                sent = True
                 await self._send_join(connection, wish, index)
                 return await self._outcome(connection, join)
         except TimeoutError:
-            await self._end_pending(connection, key, wish)
+            if sent:  # else what is pending is the join that it waited for
+                await self._end_pending(connection, key, wish)
             raise SubflowFailed(
                 f"the subflow from {wish.local_address} to {wish.remote_address} port"
                 f" {wish.remote_port} was not made: timed out after {seconds:g} s"
             ) from None
-        finally:
-            await self._restore(connection, announced)
 
     async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
         """Join, and return when the SYN is on its way; an event tells the outcome."""
@@ -372,7 +374,8 @@ class PathManager:
             local = AddressEntry(wish.local_address, address_id, wish.local_port, flags, index)
             remote = AddressEntry(wish.remote_address, port=wish.remote_port)
             try:
-                await self._execute(commands.SubflowCreate(connection.token, local, remote))
+                async with self._entries_restored(connection, wish.local_address):
+                    await self._execute(commands.SubflowCreate(connection.token, local, remote))
             except KernelRefused as error:
                 if error.errno == errno.ENOTCONN:
                     raise NotReady(
@@ -414,16 +417,28 @@ class PathManager:
             local = AddressEntry(local_address, port=local_port, mapped=row.mapped)
             remote = AddressEntry(remote_address, port=remote_port, mapped=row.mapped)
             with suppress(MptcpdError):  # it ended by itself meanwhile
-                await self._execute(commands.SubflowDestroy(connection.token, local, remote))
+                async with self._entries_restored(connection, local_address):
+                    await self._execute(commands.SubflowDestroy(connection.token, local, remote))
 
-    async def _restore(self, connection: Connection, announced: AddressEntry | None) -> None:
-        """Restore the entry of an announced address: a failed join from it has deleted it."""
-        reading = self._kernel.local_addresses(connection.token)
-        if reading is not None:
-            self._apply(reading)
-        if announced is not None and announced.id not in connection.local_addresses:
-            with suppress(MptcpdError):  # the connection closed meanwhile
-                await self._execute(commands.Announce(connection.token, announced))
+    @asynccontextmanager
+    async def _entries_restored(self, connection: Connection, address: str) -> AsyncIterator[None]:
+        """Announce *address* again if a command takes its announced entry along.
+
+        A join that cannot be sent and the end of a pending one delete the first entry of their
+        address, whatever its port and whoever uses it (measured).
+        """
+        announced = [
+            AddressEntry(known.address, known.id, known.port, known.flags)
+            for known in connection.local_addresses.values()
+            if known.address == address and known.flags & AddressFlag.SIGNAL
+        ]
+        try:
+            yield
+        finally:
+            for entry in announced:
+                if entry.id not in connection.local_addresses:
+                    with suppress(MptcpdError):  # the connection closed meanwhile
+                        await self._execute(commands.Announce(connection.token, entry))
 
     @contextmanager
     def _reserved_id(
@@ -459,13 +474,7 @@ class PathManager:
                 covering.add("::")
         wanted = port or connection.four_tuple.local_port
         self._kernel.open_listener(user, address, wanted, frozenset(covering))
-
-
-def _announced(connection: Connection, key: address_ids.Key) -> AddressEntry | None:
-    for known in connection.local_addresses.values():
-        if (known.address, known.port) == key and known.flags & AddressFlag.SIGNAL:
-            return AddressEntry(known.address, known.id, known.port, known.flags)
-    return None
+        self._listening.setdefault(connection.number, set()).add(user[1])
 
 
 def _ends(subflow: Subflow, flags: int = 0) -> tuple[AddressEntry, AddressEntry]:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mptcpd_dbus.bus.decoding import decode
 from mptcpd_dbus.bus.error_names import (
     FAILED,
     INVALID_ARGS,
@@ -29,8 +30,9 @@ from mptcpd_dbus.bus.message import INTERACTIVE, Incoming
 from mptcpd_dbus.bus.names import ROOT
 from mptcpd_dbus.bus.peers import Peer, Peers
 from mptcpd_dbus.bus.published import CompiledInterface, CompiledMethod, Published
+from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.transport import Transport
-from mptcpd_dbus.bus.wire import Variant, WireError, begin_array, decode, encode, end_array
+from mptcpd_dbus.bus.wire import Variant, begin_array, encode, end_array
 
 PROPERTIES = "org.freedesktop.DBus.Properties"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"

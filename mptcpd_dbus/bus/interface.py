@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mptcpd_dbus.bus.wire import complete_types
+from mptcpd_dbus.bus.signatures import complete_types
 
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _INTERFACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")

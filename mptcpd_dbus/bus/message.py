@@ -8,14 +8,9 @@ import struct
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from mptcpd_dbus.bus.wire import (
-    MALFORMED,
-    WireError,
-    decode_any,
-    pack_string,
-    read_any_variant,
-    read_signature,
-)
+from mptcpd_dbus.bus.decoding import decode_any, read_any_variant, read_signature
+from mptcpd_dbus.bus.signatures import MALFORMED, WireError
+from mptcpd_dbus.bus.wire import pack_string
 
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 NO_REPLY, NO_AUTO_START, INTERACTIVE = 1, 2, 4

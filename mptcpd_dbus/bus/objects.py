@@ -19,8 +19,9 @@ from mptcpd_dbus.bus.message import INTERFACE, MEMBER, PATH, SIGNAL, SIGNATURE, 
 from mptcpd_dbus.bus.names import ROOT, SLICE_SECONDS
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.published import CompiledInterface, Published
+from mptcpd_dbus.bus.signatures import WireError, is_path
 from mptcpd_dbus.bus.transport import Transport
-from mptcpd_dbus.bus.wire import PackAll, WireError, align8, encode, is_path
+from mptcpd_dbus.bus.wire import PackAll, align8, encode
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from mptcpd_dbus.bus.error_names import (
     ACCESS_DENIED,
@@ -88,10 +87,8 @@ class Polkit:
                     del counter[call.uid]
 
     async def _ask(self, call: Call, action: str, details: dict[str, str]) -> tuple[bool, bool]:
-        """Ask polkit, and take the question back when nobody waits for the answer any more."""
-        cancellation = f"mptcpd-dbus-{next(self._numbers)}"
-        seconds = DIALOGUE_SECONDS if call.interactive else CHECK_SECONDS
-        question: asyncio.Future[list[Any]] | None = None
+        """Ask for as long as the caller is on the bus: whether it may, whether a dialogue helps."""
+        question: asyncio.Future[tuple[bool, bool]] | None = None
         left = False
 
         def caller_left() -> None:
@@ -102,28 +99,36 @@ class Polkit:
 
         await self._peers.watch(call.sender, caller_left)
         try:
-            question = asyncio.ensure_future(
-                self._transport.call(
-                    _NAME,
-                    _PATH,
-                    _INTERFACE,
-                    "CheckAuthorization",
-                    "(sa{sv})sa{ss}us",
-                    ("system-bus-name", {"name": Variant("s", call.sender)}),
-                    action,
-                    details,
-                    _ALLOW_USER_INTERACTION if call.interactive else 0,
-                    cancellation,
-                    timeout=seconds,
-                )
+            if not left:
+                question = asyncio.ensure_future(self._question(call, action, details))
+                return await question
+        except asyncio.CancelledError:
+            if not left:
+                raise
+        finally:
+            await self._peers.unwatch(call.sender, caller_left)
+        raise BusError(ACCESS_DENIED, "the caller left the bus")
+
+    async def _question(
+        self, call: Call, action: str, details: dict[str, str]
+    ) -> tuple[bool, bool]:
+        cancellation = f"mptcpd-dbus-{next(self._numbers)}"
+        try:
+            ((authorised, challenge, _),) = await self._transport.call(
+                _NAME,
+                _PATH,
+                _INTERFACE,
+                "CheckAuthorization",
+                "(sa{sv})sa{ss}us",
+                ("system-bus-name", {"name": Variant("s", call.sender)}),
+                action,
+                details,
+                _ALLOW_USER_INTERACTION if call.interactive else 0,
+                cancellation,
+                timeout=DIALOGUE_SECONDS if call.interactive else CHECK_SECONDS,
             )
-            if left:
-                question.cancel()
-            ((authorised, challenge, _),) = await question
         except asyncio.CancelledError:
             await self._cancel(cancellation)
-            if left:
-                raise BusError(ACCESS_DENIED, "the caller left the bus") from None
             raise
         except TimeoutError:
             await self._cancel(cancellation)
@@ -131,8 +136,6 @@ class Polkit:
         except (BusError, ValueError, TypeError) as error:
             self._unreachable(error)
             raise BusError(ACCESS_DENIED, f"polkit cannot be asked about {action}") from error
-        finally:
-            await self._peers.unwatch(call.sender, caller_left)
         self._reachable = True
         return authorised is True, challenge is True
 

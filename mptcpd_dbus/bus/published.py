@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from mptcpd_dbus.bus.interface import Interface, Method, Property
+from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.wire import (
     PackAll,
-    WireError,
     align8,
     begin_array,
     encode,

@@ -190,9 +190,9 @@ SIGNALS: dict[type[events.Event], tuple[Signal, Callable[[Any, Change], Values]]
             "SubflowClosed",
             args(*_SUBFLOW, "u error", "i reset_reason"),
             "A subflow ended or, with the path '/', a join failed. 'error' is an errno (111"
-            " refused, 110 timed out, 113 unreachable, 104 reset) or 0; 'reset_reason' is the"
-            " peer's MP_TCPRST reason (RFC 8684, section 3.6) or -1. A remote port of 0 tells of a join"
-            " that was given up before it was answered.",
+            " refused, 110 timed out, 113 unreachable, 104 reset) or 0; 'reset_reason' is"
+            " the peer's MP_TCPRST reason (RFC 8684, section 3.6) or -1. A remote port of 0 tells of"
+            " a join that was given up before it was answered.",
         ),
         _subflow_closed,
     ),
@@ -273,6 +273,6 @@ SIGNALS_DROPPED = Signal(
     "SignalsDropped",
     args("t count"),
     "The bus did not take signals as fast as they came; 'count' of them were dropped since the"
-    " daemon began. It is the one signal that is no event. A client that follows signals must read the objects"
-    " anew.",
+    " daemon began. It is the one signal that is no event. A client that follows signals must read"
+    " the objects anew.",
 )

@@ -1,21 +1,18 @@
-"""One connection to a bus: its own reader and writer on a socket that dbus-next has authenticated.
+"""One connection to a bus: calls and answers both ways, signals, names.
 
 dbus-next's reader and writer must not face a system bus: one legal header field disconnects
 them, a 31 MiB message freezes them, EAGAIN kills them.  So dbus-next finds the bus, connects and
-authenticates, and everything after is here, bounded.  Knows nothing of objects, callers or
-authorisation.
+authenticates, and everything after is ours.  Knows nothing of objects, callers or authorisation.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
 import importlib.metadata
 import logging
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from dbus_next import BusType
+from dbus_next import AuthError, BusType
 from dbus_next.aio import MessageBus
 
 from mptcpd_dbus.bus import message as wire_message
@@ -25,7 +22,6 @@ from mptcpd_dbus.bus.message import (
     DESTINATION,
     ERROR,
     ERROR_NAME,
-    HEAD_BYTES,
     INTERFACE,
     MEMBER,
     NO_REPLY,
@@ -36,15 +32,10 @@ from mptcpd_dbus.bus.message import (
     Head,
     Incoming,
 )
-from mptcpd_dbus.bus.names import (
-    CALL_BYTES,
-    MESSAGE_BYTES,
-    OTHER_BYTES,
-    QUEUE_BYTES,
-    SLICE_SECONDS,
-    STALL_SECONDS,
-)
-from mptcpd_dbus.bus.wire import WireError, encode
+from mptcpd_dbus.bus.names import CALL_BYTES, MESSAGE_BYTES, OTHER_BYTES
+from mptcpd_dbus.bus.signatures import WireError
+from mptcpd_dbus.bus.stream import Stream
+from mptcpd_dbus.bus.wire import encode
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +43,7 @@ DBUS = "org.freedesktop.DBus"
 DBUS_PATH = "/org/freedesktop/DBus"
 
 _DBUS_NEXT = "0.2.3"
-_CHUNK = 64 << 10  # one recv; the kernel's socket buffer is not much larger
-_JOIN = 256 << 10  # what is joined into one send
+_CONNECT_SECONDS = 25
 _DO_NOT_QUEUE = 4
 _PRIMARY_OWNER, _ALREADY_OWNER = 1, 4
 _pack_text = encode("s")
@@ -69,6 +59,20 @@ def check_dbus_next() -> None:
         )
 
 
+class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
+    """What we use of dbus-next: it finds the bus, connects the socket and authenticates."""
+
+    async def _auth_readline(self) -> str:
+        """Read a line of the handshake; dbus-next's own spins for ever when the bus hangs up."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            byte = await self._loop.sock_recv(self._sock, 1)
+            if not byte:
+                raise ConnectionError("the bus closed the connection while we authenticated")
+            line += byte
+        return line[:-2].decode()
+
+
 class Transport:
     """A connection to the bus at *address*: "system", "session" or a D-Bus address."""
 
@@ -76,30 +80,20 @@ class Transport:
         check_dbus_next()
         match address:
             case "system":
-                bus = MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=False)
+                bus = _Connection(bus_type=BusType.SYSTEM, negotiate_unix_fd=False)
             case "session":
-                bus = MessageBus(bus_type=BusType.SESSION, negotiate_unix_fd=False)
+                bus = _Connection(bus_type=BusType.SESSION, negotiate_unix_fd=False)
             case _:
-                bus = MessageBus(bus_address=address, negotiate_unix_fd=False)
+                bus = _Connection(bus_address=address, negotiate_unix_fd=False)
         self._bus = bus
-        self._sock = bus._sock  # noqa: SLF001  the socket is private in dbus-next
-        self._loop = asyncio.get_running_loop()
+        sock = bus._sock  # noqa: SLF001  dbus-next has no public way to it
+        self._stream = Stream(sock, self._receive, self._refuse, self._drained)
         self._serial = 0
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
         self._listeners: dict[tuple[str, str], list[Callable[[Incoming], None]]] = {}
-        self._inbox = bytearray()
-        self._skip = 0
-        self._reading = False
-        self._behind = False  # whole messages may be left in the inbox
-        self._slicing: asyncio.Handle | None = None
-        self._outbox: deque[bytes | bytearray | memoryview] = deque()
-        self._queued = 0
-        self._flushing = False
-        self._dropping = False
-        self._stalled: asyncio.TimerHandle | None = None
         self.unique_name = ""
-        self.signals_dropped = 0
-        self.disconnected: asyncio.Future[str] = self._loop.create_future()
+        self.disconnected = self._stream.closed
+        self.disconnected.add_done_callback(self._on_closed)
         self.on_call: Callable[[Incoming], None] | None = None
         self.on_drained: Callable[[], None] | None = None
         self.on_name_lost: Callable[[str], None] | None = None
@@ -107,21 +101,30 @@ class Transport:
     # Connection and names
 
     async def connect(self) -> None:
-        """Authenticate and say Hello; calls may come in from now on."""
+        """Authenticate and say Hello; calls may come in from now on.  Raises OSError."""
         try:
-            await self._bus._authenticate()  # noqa: SLF001  dbus-next offers no public way
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._bus._authenticate()  # noqa: SLF001  dbus-next has no public way
+            self.on_signal(DBUS, "NameLost", self._on_name_lost)
+            self._stream.resume_reading()
+            (self.unique_name,) = await self.call(DBUS, DBUS_PATH, DBUS, "Hello")
+        except (AuthError, BusError) as error:
+            self.disconnect("the bus refused us")
+            raise ConnectionError(f"the bus refused us: {error}") from error
         except BaseException:
-            self._close("authentication failed")
+            self.disconnect("connecting failed")
             raise
-        self.on_signal(DBUS, "NameLost", self._on_name_lost)
-        self._resume_reading()
-        (self.unique_name,) = await self.call(DBUS, DBUS_PATH, DBUS, "Hello")
+        finally:
+            self._bus._stream.close()  # noqa: SLF001  it would never be closed otherwise
 
-    def disconnect(self) -> None:
+    def disconnect(self, reason: str = "closed") -> None:
         """Leave the bus after what is queued has been offered to the socket once."""
-        if not self.disconnected.done():
-            self._flush()
-            self._close("closed")
+        self._stream.close(reason)
+
+    def _on_closed(self, closed: asyncio.Future[str]) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(BusError(DISCONNECTED, closed.result()))
 
     async def request_name(self, name: str) -> bool:
         """Own *name* now, or not at all: there is no waiting in a queue for it."""
@@ -132,23 +135,6 @@ class Transport:
         if message.sender == DBUS and self.on_name_lost is not None:
             self.on_name_lost(message.values()[0])
 
-    def _close(self, reason: str) -> None:
-        if self.disconnected.done():
-            return
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
-        self._unstall()
-        if self._slicing is not None:
-            self._slicing.cancel()
-        self._bus._stream.close()  # noqa: SLF001  dbus-next opens it and never closes it
-        self._sock.close()
-        self._outbox.clear()
-        self._queued = 0
-        self.disconnected.set_result(reason)
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(BusError(DISCONNECTED, reason))
-
     # What we send
 
     def next_serial(self) -> int:
@@ -157,67 +143,17 @@ class Transport:
         return self._serial
 
     def send_bytes(self, data: bytes | bytearray, *, droppable: bool) -> None:
-        """Queue a message; a signal that does not fit is dropped, and so is all up to the drain.
+        """Queue a message; a signal may be dropped, never an answer."""
+        self._stream.send(data, droppable=droppable)
 
-        One gap is better than many: who is told of it looks again once.
-        """
-        if droppable and (self._dropping or self._queued + len(data) > QUEUE_BYTES):
-            self.signals_dropped += 1
-            self._dropping = True
-            return
-        if self.disconnected.done():
-            return
-        self._outbox.append(data)
-        self._queued += len(data)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def _drained(self) -> None:
+        if self.on_drained is not None:
+            self.on_drained()
 
-    def _flush(self) -> None:
-        if self.disconnected.done():
-            return
-        try:
-            while self._outbox:
-                data = self._next_to_send()
-                sent = self._sock.send(data)
-                self._queued -= sent
-                self._unstall()
-                if sent < len(data):
-                    self._outbox.appendleft(memoryview(data)[sent:])
-        except (BlockingIOError, InterruptedError):
-            self._outbox.appendleft(data)
-            self._loop.add_writer(self._sock, self._flush)
-            if self._stalled is None:
-                reason = f"the bus has taken nothing for {STALL_SECONDS:g} s"
-                self._stalled = self._loop.call_later(STALL_SECONDS, self._close, reason)
-            return
-        except OSError as error:
-            self._close(f"the bus is gone: {error}")
-            return
-        self._loop.remove_writer(self._sock)
-        self._flushing = False
-        self._resume_reading()
-        if self._dropping:
-            self._dropping = False
-            if self.on_drained is not None:
-                self.on_drained()
-
-    def _unstall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
-    def _next_to_send(self) -> bytes | bytearray | memoryview:
-        """Take the messages that go into one send; a large one goes as it is."""
-        first = self._outbox.popleft()
-        if len(first) >= _JOIN or not self._outbox:
-            return first
-        parts = [first]
-        size = len(first)
-        while self._outbox and size + len(self._outbox[0]) <= _JOIN:
-            parts.append(self._outbox.popleft())
-            size += len(parts[-1])
-        return b"".join(parts)
+    @property
+    def signals_dropped(self) -> int:
+        """How many signals the queue had no room for."""
+        return self._stream.signals_dropped
 
     async def call(
         self,
@@ -252,7 +188,7 @@ class Transport:
         if flags & NO_REPLY:
             self.send_bytes(data, droppable=False)
             return []
-        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._answers[serial] = answer
         try:
             self.send_bytes(data, droppable=False)
@@ -307,78 +243,6 @@ class Transport:
         """
         self._listeners.setdefault((interface, member), []).append(handler)
 
-    def _resume_reading(self) -> None:
-        """Go on where we stopped, first in the buffer, unless our own answers pile up."""
-        if self._slicing is not None or self._queued > QUEUE_BYTES:
-            return
-        if self._behind:
-            self._slicing = self._loop.call_soon(self._take_messages)
-        elif not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._sock, self._receive)
-
-    def _receive(self) -> None:
-        """Read once, and look at it; asyncio calls again when the others have had their turn."""
-        try:
-            data = self._sock.recv(_CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._close(f"the bus is gone: {error}")
-            return
-        if not data:
-            self._close("the bus closed the connection")
-            return
-        self._inbox += data
-        self._take_messages()
-
-    def _take_messages(self) -> None:
-        """Handle whole messages for one slice of time; the rest waits for the next turn."""
-        self._slicing = None
-        until = time.monotonic() + SLICE_SECONDS
-        at = 0
-        try:
-            while (stop := self._take_one(at)) is not None:
-                at = stop
-                if time.monotonic() > until or self._queued > QUEUE_BYTES:
-                    break
-        except WireError as error:
-            self._close(f"the bus sent what is no message: {error}")
-            return
-        if self.disconnected.done():
-            return
-        del self._inbox[:at]
-        self._behind = stop is not None
-        if self._behind and self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._sock)
-        self._resume_reading()
-
-    def _take_one(self, at: int) -> int | None:
-        """Handle the message that begins at *at*; returns its end, None where it is not whole."""
-        available = len(self._inbox) - at
-        if self._skip:
-            step = min(self._skip, available)
-            self._skip -= step
-            return at + step if step else None
-        if available < HEAD_BYTES:
-            return None
-        head = wire_message.read_head(self._inbox, at)
-        limit = CALL_BYTES if head.kind == CALL else OTHER_BYTES
-        if head.body_at > limit:  # not even its sender can be read
-            self._skip = head.total
-            return at
-        if head.total > limit:
-            if available < head.body_at:
-                return None
-            self._skip = head.total - head.body_at
-            self._refuse(head, bytes(self._inbox[at : at + head.body_at]))
-            return at + head.body_at
-        if available < head.total:
-            return None
-        self._handle(head, bytes(self._inbox[at : at + head.total]))
-        return at + head.total
-
     def _refuse(self, head: Head, data: bytes) -> None:
         try:
             message = wire_message.parse(head, data)
@@ -389,22 +253,22 @@ class Transport:
         else:
             self._answer(message, BusError(LIMITS_EXCEEDED, f"more than {OTHER_BYTES} bytes"))
 
-    def _handle(self, head: Head, data: bytes) -> None:
+    def _receive(self, head: Head, data: bytes) -> None:
         try:
-            message = wire_message.parse(head, data)
+            self._deliver(wire_message.parse(head, data))
         except WireError as error:
             _log.debug("a malformed message was ignored: %s", error)
-            return
+        except Exception:  # noqa: BLE001  the next message must still come
+            _log.exception("a message could not be handled")
+
+    def _deliver(self, message: Incoming) -> None:
         match message.kind:
             case wire_message.CALL:
                 if self.on_call is not None and message.sender:
                     self.on_call(message)
             case wire_message.SIGNAL:
                 for handler in self._listeners.get((message.interface, message.member), ()):
-                    try:
-                        handler(message)
-                    except WireError as error:
-                        _log.debug("a malformed signal was ignored: %s", error)
+                    handler(message)
             case wire_message.RETURN:
                 self._answer(message, None)
             case wire_message.ERROR:

@@ -78,7 +78,7 @@ def _update(
     connection: Connection, row: ConnectionRead, rows: dict[FourTuple, SubflowRead]
 ) -> Iterator[Difference]:
     created = connection.state is ConnectionState.CREATED
-    if created and any(s.initial and s.fully_established for s in rows.values()):
+    if created and (connection.server_side or any(s.fully_established for s in rows.values())):
         yield events.ConnectionEstablished(row.token, row.four_tuple)
     for subflow in rows.values():
         yield from _update_subflow(connection.subflows.get(subflow.four_tuple), subflow)

@@ -186,14 +186,21 @@ async def test_a_question_is_taken_back_when_the_caller_leaves(
     assert authority.cancelled == [authority.asked[0][4]]
 
 
-async def test_nobody_is_asked_for_a_caller_that_has_left(
-    polkit: Polkit, authority: Authority, caller: Transport
+async def test_polkit_is_not_asked_for_a_caller_that_has_left(
+    polkit: Polkit, authority: Authority, caller: Transport, bus_address: str
 ) -> None:
+    watcher = Transport(bus_address)
+    await watcher.connect()
+    gone: list[str] = []
+    peers = Peers(watcher)
+    await peers.watch(caller.unique_name, lambda: gone.append(caller.unique_name))
+    assert not gone
     caller.disconnect()
-    await asyncio.sleep(0)
+    await until(lambda: bool(gone))
 
     assert await verdict(polkit, call_of(caller)) == ACCESS_DENIED
-    assert len(authority.asked) == len(authority.cancelled)
+    assert not authority.asked
+    watcher.disconnect()
 
 
 async def test_a_question_is_taken_back_when_it_takes_too_long_or_we_stop(

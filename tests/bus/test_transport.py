@@ -5,13 +5,14 @@ import asyncio
 import importlib.metadata
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from dbus_next import Message, MessageType
 from dbus_next.aio import MessageBus
 
 from mptcpd_dbus.bus import message
-from mptcpd_dbus.bus import transport as transport_module
+from mptcpd_dbus.bus import stream as stream_module
 from mptcpd_dbus.bus.error_names import DISCONNECTED, LIMITS_EXCEEDED, BusError
 from mptcpd_dbus.bus.names import CALL_BYTES, QUEUE_BYTES
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport, check_dbus_next
@@ -301,7 +302,7 @@ async def test_a_client_that_never_reads_does_not_stop_the_others(
     text = "x" * 50_000
     for _ in range(400):  # 20 MB for somebody who does not read
         transport.send_bytes(_signal(transport, "Event", text), droppable=True)
-        await until(lambda: not transport._queued)  # noqa: SLF001  it left us
+        await until(lambda: not transport._stream.queued)  # noqa: SLF001  it left us
 
     reply = await asyncio.wait_for(
         client.call(
@@ -318,7 +319,7 @@ async def test_a_client_that_never_reads_does_not_stop_the_others(
 async def test_a_bus_that_takes_nothing_any_more_is_left(
     transport: Transport, bus_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(stream_module, "STALL_SECONDS", 0.3)
     raw = raw_client(bus_address)  # subscribes, and never reads
     raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
     text = "x" * (1 << 20)
@@ -334,6 +335,45 @@ async def test_a_bus_that_takes_nothing_any_more_is_left(
     assert await asyncio.wait_for(again.request_name("org.mptcpd1"), 20)
     again.disconnect()
     raw.close()
+
+
+async def test_a_bus_that_hangs_up_while_we_authenticate_is_an_error(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    server = await asyncio.start_unix_server(hang_up, tmp_path / "bus")
+    transport = Transport(f"unix:path={tmp_path / 'bus'}")
+
+    with pytest.raises(ConnectionError):
+        await transport.connect()
+
+    await ended.wait()
+    server.close()
+
+
+async def test_a_bus_that_refuses_us_is_an_error(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n")
+        writer.write(b"REJECTED EXTERNAL\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    server = await asyncio.start_unix_server(refuse, tmp_path / "bus")
+    transport = Transport(f"unix:path={tmp_path / 'bus'}")
+
+    with pytest.raises(ConnectionError, match="the bus refused us"):
+        await transport.connect()
+
+    await ended.wait()
+    server.close()
 
 
 def test_another_dbus_next_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mptcpd_dbus.bus import message
-from mptcpd_dbus.bus.wire import (
-    Variant,
-    WireError,
-    complete_types,
-    decode,
-    decode_any,
-    encode,
-)
+from mptcpd_dbus.bus.decoding import decode, decode_any
+from mptcpd_dbus.bus.signatures import WireError, complete_types
+from mptcpd_dbus.bus.wire import Variant, encode
 
 
 class Sample(NamedTuple):

@@ -134,3 +134,40 @@ async def _a_listener(play: Stage, family: int) -> None:
     await play.client.call("close", number=number)
     assert await play.heard("ListenerClosed") == [local, port]
     assert [local, port] not in await play.viewer.get(ROOT, MANAGER, "Listeners")
+
+
+@pytest.mark.parametrize("kind", ["v4", "v6", "mapped"])
+async def test_a_server_hears_its_side_of_the_same(stage: MakeStage, kind: str) -> None:
+    """The accepting side, also where a dual-stack listener makes everything v4-mapped."""
+    play = await stage(host="server")
+    family = _family(kind)
+    listener = await play.listener("::" if kind == "mapped" else SERVER[family])
+    pair, path = await play.connection(listener, SERVER[family])
+    token, remote = pair.server_token, [address("client", 1, family), pair.local_port]
+    own = await play.heard("NewConnection")
+    assert own == [path, token, SERVER[family], PORT, *remote, True, False]
+    assert await play.heard("ConnectionEstablished") == own
+
+    # The client's kernel joins from its second address; the server's daemon destroys that join in
+    # the family of its own socket.
+    local = address("client", 2, family)
+    play.lab.ip("client", "mptcp", "endpoint", "add", local, "id", 4, "dev", "link2", "subflow")
+    body = await play.heard("NewSubflow")
+    assert body[:1] + body[2:6] + body[7:10] == [path, *own[1:4], local, 0, 4, False]
+    await play.agreed()
+    await play.command(body[1], SUBFLOW, "SetBackup", "ba{sv}", True, {})
+    await play.agreed()
+    await play.command(body[1], SUBFLOW, "Destroy", "a{sv}", {})
+    assert (await play.heard("SubflowClosed"))[:2] == body[:2]
+    await play.agreed()
+
+    # What the client's kernel announces and withdraws.
+    other = address("client", 3, family)
+    play.lab.ip("client", "mptcp", "endpoint", "add", other, "id", 6, "signal")
+    announced = await play.heard("NewAddress")
+    assert announced[3:] == [6, other, pair.local_port]
+    play.lab.ip("client", "mptcp", "endpoint", "del", "id", 6)
+    await play.heard("AddressRemoved", lambda withdrawn: withdrawn[3] == 6)
+
+    await play.server.call("close", number=pair.server)
+    assert await play.heard("ConnectionClosed") == [path, token]

@@ -174,6 +174,13 @@ def test_an_unknown_attribute_changes_nothing(event: dict[str, Any], unknown: by
 
 
 @recorded
+def test_an_attribute_that_is_too_short_is_an_error(event: dict[str, Any]) -> None:
+    for _, name, hexadecimal in event["attrs"]:
+        with pytest.raises(DecodeError):
+            decode_event(datagram(event, pack(event, **{name: bytes.fromhex(hexadecimal)[:-1]})))
+
+
+@recorded
 def test_the_order_of_attributes_means_nothing(event: dict[str, Any]) -> None:
     parts = [pack_attribute(kind, bytes.fromhex(payload)) for kind, _, payload in event["attrs"]]
 
@@ -205,7 +212,10 @@ def test_addresses_of_two_families_are_an_error() -> None:
     half_mapped = pack(event, saddr4=None, daddr4=None) + pack_attribute(6, bytes(15) + b"\x01")
     half_mapped += pack_attribute(8, bytes(10) + b"\xff\xff\x0a\x00\x00\x01")
 
-    for attributes in (mixed, half_mapped):
+    other_form = pack(event, daddr4=None)
+    other_form += pack_attribute(8, bytes(10) + b"\xff\xff\x0a\x00\x00\x01")
+
+    for attributes in (mixed, half_mapped, other_form):
         with pytest.raises(DecodeError, match="two families"):
             decode_event(datagram(event, attributes))
 

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,14 @@ from mptcpd_dbus.kernel.family import (
     find_family,
 )
 from mptcpd_dbus.kernel.mptcp_pm import EVENT_GROUP, FAMILY
-from mptcpd_dbus.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, pack_attribute
+from mptcpd_dbus.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLMSG_ERROR,
+    S32,
+    pack_attribute,
+    pack_message,
+)
 from mptcpd_dbus.kernel.netlink_socket import NetlinkSocket, RefusedError
 from tests.kernel.host import Host
 
@@ -60,6 +69,27 @@ def test_an_answer_left_over_is_not_taken_for_the_next(sock: NetlinkSocket) -> N
     family = find_family(sock, FAMILY)
 
     assert family.id != GENL_ID_CTRL
+    assert EVENT_GROUP in family.groups
+
+
+def ports() -> set[int]:
+    """Return the addresses of all generic netlink sockets of this host."""
+    lines = Path("/proc/net/netlink").read_text().splitlines()[1:]
+    return {int(port) for _, protocol, port, *_ in map(str.split, lines) if protocol == "16"}
+
+
+@pytest.mark.usefixtures("host")
+def test_another_process_cannot_answer_for_the_kernel() -> None:
+    before = ports()
+    sock = NetlinkSocket(NETLINK_GENERIC)
+    (port,) = ports() - before
+    forged = pack_message(NLMSG_ERROR, 0, 1, S32.pack(-errno.EPERM))  # to the first question
+
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as stranger:
+        stranger.sendto(forged, (port, 0))
+    family = find_family(sock, FAMILY)
+    sock.close()
+
     assert EVENT_GROUP in family.groups
 
 

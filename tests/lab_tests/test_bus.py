@@ -100,16 +100,19 @@ async def test_an_administrator_who_approves_makes_it_allowed_and_one_who_denies
 async def test_an_administrator_who_does_not_answer_keeps_it_waiting_until_it_is_cancelled() -> (
     None
 ):
-    async with await BusClient.connect("alice") as alice, await BusClient.connect() as root:
-        async with Agent("hang", "alice", os.getpid()) as agent:
-            waiting = asyncio.create_task(may_act(alice, interactive=True, asking=root, id_="1"))
-            await agent.expect("asked")
-            assert not waiting.done()
-            cancel = ("CancelCheckAuthorization", "s", "1")
-            await root.call(*AUTHORITY, *cancel, destination=POLKIT)
+    async with (
+        await BusClient.connect("alice") as alice,
+        await BusClient.connect() as root,
+        Agent("hang", "alice", os.getpid()) as agent,
+    ):
+        waiting = asyncio.create_task(may_act(alice, interactive=True, asking=root, id_="1"))
+        await agent.expect("asked")
+        assert not waiting.done()
+        cancel = ("CancelCheckAuthorization", "s", "1")
+        await root.call(*AUTHORITY, *cancel, destination=POLKIT)
 
-            assert not await waiting
-            await agent.expect("cancelled")
+        assert not await waiting
+        await agent.expect("cancelled")
 
 
 @pytest.mark.usefixtures("system")

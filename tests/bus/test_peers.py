@@ -1,0 +1,207 @@
+"""The doorkeeper: who is let in, how often, and what is remembered of whom."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mptcpd_dbus.bus import message
+from mptcpd_dbus.bus import peers as peers_module
+from mptcpd_dbus.bus.error_names import LIMITS_EXCEEDED, BusError
+from mptcpd_dbus.bus.message import NO_REPLY, Incoming
+from mptcpd_dbus.bus.names import (
+    BYTES_PER_TOKEN,
+    NAME_BURST,
+    NAME_CALLS,
+    TRUSTED_CALLS,
+    UID_CALLS,
+)
+from mptcpd_dbus.bus.peers import Peer, Peers
+from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.wire import encode
+from tests.bus.conftest import until
+
+NOBODY = 65534
+
+
+class Door:
+    """Peers, what they let in, and what the bus says of uids."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.peers = Peers(transport)
+        self.peers.on_call = self._on_call
+        self.transport = transport
+        self.let_in: list[tuple[Incoming, Peer]] = []
+
+    def _on_call(self, call: Incoming, peer: Peer) -> None:
+        self.let_in.append((call, peer))
+        self.transport.reply(call, "", b"")
+
+
+@pytest.fixture
+async def door(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
+    """Take every caller for nobody: these tests run as root, which has wider bounds."""
+    door = Door(transport)
+    as_it_is = transport.call
+
+    async def call(*words: object, **options: object) -> list[object]:
+        answer = await as_it_is(*words, **options)  # type: ignore[arg-type]  # passed on
+        return [NOBODY] if "GetConnectionUnixUser" in words else answer
+
+    monkeypatch.setattr(transport, "call", call)
+    yield door
+    door.peers.stop()
+
+
+@pytest.fixture
+async def caller(bus_address: str) -> AsyncIterator[Transport]:
+    caller = Transport(bus_address)
+    await caller.connect()
+    yield caller
+    caller.disconnect()
+
+
+async def ping(caller: Transport, door: Door) -> str:
+    """Call once, and return the name of the error, if any."""
+    try:
+        await caller.call(door.transport.unique_name, "/", "org.example.Test", "Ping")
+    except BusError as error:
+        return error.name
+    return ""
+
+
+async def test_calls_are_let_in_in_their_order_once_the_uid_is_known(
+    door: Door, caller: Transport
+) -> None:
+    answers = await asyncio.gather(*(ping(caller, door) for _ in range(20)))
+
+    serials = [call.serial for call, _ in door.let_in]
+    assert answers == [""] * 20
+    assert serials == sorted(serials)
+    assert {peer.uid for _, peer in door.let_in} == {NOBODY}
+
+
+async def test_who_calls_too_often_is_refused_and_then_let_in_again(
+    door: Door, caller: Transport
+) -> None:
+    await ping(caller, door)
+    for _ in range(NAME_BURST * 2):
+        await caller.call(
+            door.transport.unique_name, "/", "org.example.Test", "Ping", flags=NO_REPLY
+        )
+
+    assert await ping(caller, door) == LIMITS_EXCEEDED
+    assert NAME_BURST <= len(door.let_in) < NAME_BURST * 1.5
+    assert door.peers.refused > NAME_BURST / 2
+    async with asyncio.timeout(5):
+        while await ping(caller, door):
+            pass
+
+
+async def test_a_large_answer_costs_what_many_small_ones_cost(
+    door: Door, caller: Transport
+) -> None:
+    await ping(caller, door)
+    peer = door.let_in[0][1]
+
+    door.peers.charge(peer, BYTES_PER_TOKEN - 1)
+    assert await ping(caller, door) == ""
+    door.peers.charge(peer, BYTES_PER_TOKEN * NAME_BURST)
+    assert await ping(caller, door) == LIMITS_EXCEEDED
+
+
+async def test_calls_at_work_are_bounded_per_name_and_per_user(
+    door: Door, bus_address: str
+) -> None:
+    callers = [Transport(bus_address) for _ in range(UID_CALLS // NAME_CALLS + 1)]
+    for caller in callers:
+        await caller.connect()
+        assert await ping(caller, door) == ""
+    peers = [peer for _, peer in door.let_in]
+
+    begun = [sum(door.peers.begin(peer) for _ in range(NAME_CALLS + 1)) for peer in peers]
+
+    assert begun == [NAME_CALLS] * (UID_CALLS // NAME_CALLS) + [0]
+    door.peers.end(peers[0])
+    assert door.peers.begin(peers[-1])
+    door.peers.trust(peers[0].name)
+    assert sum(door.peers.begin(peers[0]) for _ in range(1000)) == TRUSTED_CALLS - UID_CALLS
+    for caller in callers:
+        caller.disconnect()
+
+
+async def test_what_is_remembered_is_bounded_but_no_call_at_work_is_forgotten(
+    door: Door, bus_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "PEERS", 3)
+    callers = [Transport(bus_address) for _ in range(8)]
+    for caller in callers:
+        await caller.connect()
+    assert await ping(callers[0], door) == ""
+    busy = door.let_in[0][1]
+    assert door.peers.begin(busy)
+
+    for caller in callers[1:]:
+        assert await ping(caller, door) == ""
+    assert await ping(callers[0], door) == ""
+
+    assert door.let_in[-1][1] is busy
+    assert len(door.peers._peers) == 3  # noqa: SLF001  the table is what is bounded
+    for caller in callers:
+        caller.disconnect()
+
+
+async def test_a_watch_tells_of_who_leaves_and_of_who_has_left(
+    door: Door, caller: Transport
+) -> None:
+    told: list[str] = []
+
+    def first() -> None:
+        told.append("first")
+
+    def second() -> None:
+        told.append("second")
+
+    await door.peers.watch(caller.unique_name, first)
+    await door.peers.watch(caller.unique_name, second)
+    await door.peers.unwatch(caller.unique_name, first)
+    assert not told
+    caller.disconnect()
+    await until(lambda: bool(told))
+    await door.peers.watch(caller.unique_name, first)
+
+    assert told == ["second", "first"]
+    await door.peers.unwatch(caller.unique_name, first)
+    await door.peers.unwatch(caller.unique_name, second)
+
+
+async def test_a_signal_that_says_somebody_left_is_believed_only_of_the_bus(
+    door: Door, caller: Transport, transport: Transport, bus_address: str
+) -> None:
+    told: list[str] = []
+    await door.peers.watch(caller.unique_name, lambda: told.append("gone"))
+    forged = Transport(bus_address)
+    await forged.connect()
+
+    forged.send_bytes(_owner_changed(forged, transport.unique_name, caller), droppable=False)
+    assert await ping(forged, door) == ""  # so it has arrived
+
+    assert not told
+    forged.disconnect()
+
+
+def _owner_changed(forged: Transport, to: str, caller: Transport) -> bytearray:
+    data = message.header(
+        message.SIGNAL,
+        [
+            (message.PATH, "/org/freedesktop/DBus"),
+            (message.INTERFACE, "org.freedesktop.DBus"),
+            (message.MEMBER, "NameOwnerChanged"),
+            (message.DESTINATION, to),
+            (message.SIGNATURE, "sss"),
+        ],
+    )
+    body_at = len(data)
+    encode("sss")(data, (caller.unique_name, caller.unique_name, ""))
+    return message.finish(data, body_at, forged.next_serial())

@@ -1,0 +1,140 @@
+"""What the state knows of the host: interfaces, listeners, endpoints, limits and settings."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import pytest
+
+from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag
+from tests.core.example import LINK1, state_after
+
+ADDRESS = events.NewLocalAddress(2, "10.0.1.1", 24)
+LISTENS = events.ListenerCreated("0.0.0.0", 80)  # noqa: S104 - nothing is bound
+LISTENS_NO_MORE = events.ListenerClosed("0.0.0.0", 80)  # noqa: S104 - nothing is bound
+PLACE = ("0.0.0.0", 80)  # noqa: S104 - nothing is bound
+
+
+def test_a_flap_of_the_carrier_keeps_the_addresses() -> None:
+    state = state_after(
+        LINK1,
+        ADDRESS,
+        events.UpdateInterface(2, "link1", "ether", up=True, running=False),
+        events.UpdateInterface(2, "link1", "ether", up=True, running=True),
+    )
+
+    assert state.network.interfaces[2].addresses == {"10.0.1.1": 24}
+    assert state.network.owner("10.0.1.1") is state.network.interfaces[2]
+
+
+def test_a_new_interface_that_is_known_is_an_update() -> None:
+    state = state_after(LINK1)
+
+    change = state.apply(events.NewInterface(2, "link1", "ether", up=False, running=False))
+
+    assert change is not None
+    assert (change.added, change.changed) == ((), (state.network.interfaces[2],))
+    assert not state.network.interfaces[2].up
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.UpdateInterface(9, "x", "ether", up=True, running=True),
+        events.DeleteInterface(9),
+        events.NewLocalAddress(9, "10.0.1.1", 24),
+        events.DeleteLocalAddress(9, "10.0.1.1"),
+        events.DeleteLocalAddress(2, "10.0.7.7"),
+        events.UpdateInterface(2, "link1", "ether", up=True, running=True),
+        ADDRESS,
+    ],
+    ids=str,
+)
+def test_what_is_unknown_or_already_known_of_the_network_teaches_nothing(
+    event: events.Event,
+) -> None:
+    assert state_after(LINK1, ADDRESS).apply(event) is None
+
+
+def test_an_address_comes_with_another_prefix_length() -> None:
+    state = state_after(LINK1, ADDRESS)
+
+    assert state.apply(events.NewLocalAddress(2, "10.0.1.1", 16)) is not None
+    assert state.network.interfaces[2].addresses == {"10.0.1.1": 16}
+
+
+def test_an_address_that_is_deleted_has_no_owner() -> None:
+    state = state_after(LINK1, ADDRESS)
+
+    change = state.apply(events.DeleteLocalAddress(2, "10.0.1.1"))
+
+    assert change is not None
+    assert change.changed == (state.network.interfaces[2],)
+    assert state.network.owner("10.0.1.1") is None
+
+
+def test_a_deleted_interface_implies_that_its_addresses_are_deleted() -> None:
+    state = state_after(LINK1, ADDRESS)
+
+    assert state.implied_by(events.DeleteInterface(2)) == [events.DeleteLocalAddress(2, "10.0.1.1")]
+    assert state.implied_by(events.DeleteInterface(9)) == []
+
+
+def test_default_routes_are_set_by_family_and_told_once() -> None:
+    state = state_after(LINK1)
+    reading = readings.DefaultRoutesRead(frozenset({(2, 4), (2, 6), (9, 4)}))
+
+    change = state.apply(reading)
+
+    assert change is not None
+    assert change.changed == (state.network.interfaces[2],)
+    assert state.network.interfaces[2].default_routes == {4, 6}
+    assert state.apply(reading) is None
+
+
+def test_listeners_on_one_port_are_counted() -> None:
+    state = state_after(LISTENS, LISTENS)
+
+    state.apply(LISTENS_NO_MORE)
+    assert state.listeners == {PLACE: 1}
+
+    state.apply(LISTENS_NO_MORE)
+    assert PLACE not in state.listeners
+
+
+def test_the_end_of_a_listener_that_was_never_heard_of_teaches_nothing() -> None:
+    assert State().apply(LISTENS_NO_MORE) is None
+
+
+def test_endpoints_that_were_read_replace_the_known_ones() -> None:
+    state = State()
+    first, second = AddressEntry("10.0.1.1", 1), AddressEntry("10.0.2.1", 2)
+    state.apply(readings.EndpointsRead((first, second)))
+    known = dict(state.endpoints)
+    third = AddressEntry("10.0.3.1", 3)
+    backup = AddressEntry("10.0.2.1", 2, flags=AddressFlag.BACKUP)
+
+    change = state.apply(readings.EndpointsRead((backup, third)))
+
+    assert change is not None
+    assert change.added == (state.endpoints[3],)
+    assert change.changed == (known[2],)
+    assert change.removed == (known[1],)
+    assert known[2].entry == backup
+
+
+def test_limits_and_settings_belong_to_the_host() -> None:
+    state = State()
+    limits = readings.LimitsRead(subflows=4, add_addr_accepted=2)
+    settings = readings.SettingsRead(
+        enabled=True,
+        path_manager="userspace",
+        available_path_managers=("kernel", "userspace"),
+        scheduler="default",
+    )
+
+    for reading in (limits, settings):
+        change = state.apply(reading)
+        assert change is not None
+        assert change.changed == (state,)
+
+    assert (state.limits, state.settings) == (limits, settings)

@@ -1,0 +1,252 @@
+"""The daemon rebuilds its state from the kernel whenever it must: restart, loss, a peer's abort."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+
+from mptcpd_dbus.reconciler import SWEEP_SECONDS
+from tests.e2e.conftest import MakeStage
+from tests.e2e.stage import ADDRESS, CONNECTION, INTERFACE, MANAGER, PORT, SUBFLOW, Stage
+from tests.lab.client import NAME, ROOT, BusClient
+from tests.lab.hosts import SERVER, address
+from tests.lab.wait import eventually
+
+LIVE = 200
+SMALL_BUFFER = 256 << 10
+
+
+async def _many(play: Stage, listener: int, count: int) -> tuple[list[int], list[int]]:
+    """Make connections that are established at both ends; give the talks of both."""
+    talks = await play.client.call(
+        "connect_many", count=count, address=SERVER[4], port=PORT, limit=60
+    )
+    accepted = await play.server.call("accept_many", listener=listener, count=count, limit=60)
+    await play.client.call("send_each", talks=talks, limit=60)
+    await play.server.call("recv_each", talks=accepted, limit=60)
+    await play.server.call("send_each", talks=accepted, limit=60)
+    await play.client.call("recv_each", talks=talks, limit=60)
+    return talks, accepted
+
+
+def _is(index: int, value: object, body: list[Any]) -> bool:
+    return bool(body[index] == value)
+
+
+async def _kinds(viewer: BusClient) -> dict[str, int]:
+    objects = await viewer.managed_objects()
+    return {
+        kind: sum(kind in interfaces for interfaces in objects.values())
+        for kind in (CONNECTION, SUBFLOW, ADDRESS)
+    }
+
+
+def _tokens(play: Stage) -> set[int]:
+    """Give the tokens of the live connections that ss(8) shows."""
+    text = play.lab.ss(play.host, "-MinHO", "state", "established")
+    return {int(word[6:], 16) for word in text.split() if word.startswith("token:")}
+
+
+async def _shown_tokens(play: Stage) -> set[int]:
+    listed = await play.viewer.call(ROOT, MANAGER, "ListConnections", "a{sv}uu", {}, 0, 0)
+    return {token for _, token in listed}
+
+
+async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
+    """200 connections, 400 subflows and 200 local addresses, complete before the name is owned."""
+    play = await stage(host="server")
+    play.lab.ip("client", "mptcp", "limits", "set", "subflow", 8, "add_addr_accepted", 8)
+    listener = await play.listener()
+    talks, accepted = await _many(play, listener, LIVE)
+    await eventually(lambda: _complete(play.viewer, LIVE, 1, 0))
+    paths = [path for path, _ in await _listed(play)]
+    for path in paths:
+        await play.command(
+            path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 2), {"Port": 7777}
+        )
+    # The client's kernel answers each announcement with a join to the announced port.
+    await eventually(lambda: _complete(play.viewer, LIVE, 2, 1), within=20)
+    before = await play.subflows()
+    assert await play.daemon.stop() == 0
+    assert len(play.sockets()) == 2 * LIVE
+
+    seen: list[Any] = []
+    async with await BusClient.connect() as watcher:
+        await watcher.listen("type='signal',member='NameOwnerChanged'")
+        await watcher.listen(f"type='signal',path_namespace='{ROOT}'")
+        starting = asyncio.ensure_future(play.daemon.start())
+        await watcher.signal(
+            lambda s: s.member == "NameOwnerChanged" and s.body[0] == NAME and s.body[2] != "",
+            within=20,
+        )
+        assert await _kinds(watcher) == {CONNECTION: LIVE, SUBFLOW: 2 * LIVE, ADDRESS: LIVE}
+        await starting
+        assert await play.subflows() == before
+        await play.agreed()
+
+        # Commands work on what was found: the announced port still takes joins, and the address
+        # that was announced before the restart can be withdrawn.
+        path, token = (await _listed(play))[0]
+        first = next(s for s in await _objects_of(play, path, SUBFLOW) if not s["Initial"])
+        assert first["LocalPort"] == 7777
+        seen = [s for s in watcher.signals if s.path.startswith(ROOT)]
+        assert seen == [], "a signal was sent for what did not change"
+        await play.command(path, CONNECTION, "RemoveAddress", "ya{sv}", 1, {})
+        await watcher.signal(lambda s: s.member == "SubflowClosed" and s.body[0] == path)
+        await play.command(
+            path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 2), {"Port": 7777}
+        )
+        await watcher.signal(
+            lambda s: s.member == "NewSubflow" and s.body[0] == path and s.body[4] == 7777
+        )
+    await play.agreed()
+    del talks, accepted, token
+
+
+async def test_a_join_to_a_port_announced_before_a_restart_is_heard(stage: MakeStage) -> None:
+    """The control: while no daemon runs, nothing listens there and the join is refused."""
+    play = await stage(host="server")
+    play.lab.sysctl("client", "net.mptcp.path_manager", "kernel")
+    listener = await play.listener()
+    _, path = await play.connection(listener)
+    port = {"Port": 7777}
+    await play.command(path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 2), port)
+    await play.daemon.stop()
+    assert "7777" not in play.lab.ss("server", "-tlnH")
+
+    await play.daemon.start()
+
+    assert "10.0.2.2:7777" in play.lab.ss("server", "-tlnH")
+    [[found, _]] = await _listed(play)
+    await play.command(found, CONNECTION, "RemoveAddress", "ya{sv}", 1, {})
+    assert "7777" not in play.lab.ss("server", "-tlnH")
+
+
+async def _listed(play: Stage) -> list[Any]:
+    listed = await play.viewer.call(ROOT, MANAGER, "ListConnections", "a{sv}uu", {}, 0, 0)
+    assert isinstance(listed, list)
+    return listed
+
+
+async def _objects_of(play: Stage, path: str, kind: str) -> list[dict[str, Any]]:
+    objects = await play.viewer.managed_objects()
+    return [o[kind] for p, o in objects.items() if p.startswith(f"{path}/") and kind in o]
+
+
+async def _complete(viewer: BusClient, count: int, subflows: int, addresses: int) -> bool:
+    wanted = {CONNECTION: count, SUBFLOW: count * subflows, ADDRESS: count * addresses}
+    found = await _kinds(viewer)
+    assert found == wanted, f"{found} instead of {wanted}"
+    return True
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["default-buffer", "small-buffer"])
+async def test_nothing_stays_lost_after_a_stop(stage: MakeStage, small: bool) -> None:
+    """3,000 connections come and go and 500 stay while the daemon is stopped; the same again.
+
+    The two buffers are each other's control: the small one must have overflowed, the default one
+    must not.
+    """
+    play = await stage(*(("--netlink-buffer", str(SMALL_BUFFER)) if small else ()))
+    listener = await play.listener()
+    echo, echo_port = await play.server.call("listen", address=SERVER[4])
+    await play.server.call("echo", listener=echo)
+    stay: list[int] = []
+    for round_ in (1, 2):
+        play.daemon.pause()
+        talks, _ = await _many(play, listener, 250)
+        await play.client.call("churn", count=3000, address=SERVER[4], port=echo_port, limit=60)
+        more, _ = await _many(play, listener, 250)
+        stay += talks + more
+        play.daemon.resume()
+
+        await eventually(lambda: _same_tokens(play), within=20)
+        await play.agreed()
+        lost = await play.viewer.get(ROOT, MANAGER, "EventsLost")
+        assert lost == (round_ if small else 0)
+        if small:
+            await play.viewer.signal(lambda s: s.body == ["mptcp_pm"])
+            assert _losses(play) == round_
+        else:
+            assert _losses(play) == 0
+        # It hears the next event.
+        pair, path = await play.connection(listener)
+        await play.client.call("close", number=pair.client)
+        await play.server.call("close", number=pair.server)
+        await play.heard("ConnectionClosed", partial(_is, 0, path))
+    assert len(await _shown_tokens(play)) == len(stay) == 1000
+
+
+async def _same_tokens(play: Stage) -> bool:
+    shown, live = await _shown_tokens(play), _tokens(play)
+    assert shown == live, f"{len(shown - live)} too many, {len(live - shown)} missing"
+    return True
+
+
+def _losses(play: Stage) -> int:
+    return sum(s.member == "EventsLost" and s.body == ["mptcp_pm"] for s in play.viewer.signals)
+
+
+async def test_links_and_addresses_survive_an_overflow_of_rtnetlink(stage: MakeStage) -> None:
+    """Hundreds of address changes while the daemon is stopped; then objects equal `ip -j`."""
+    play = await stage("--netlink-buffer", str(16 << 10))
+    for round_ in (1, 2):
+        play.daemon.pause()
+        for n in range(200):
+            play.lab.ip("client", "address", "add", f"10.0.3.{n + 20}/24", "dev", "link3")
+        play.lab.ip("client", "address", "flush", "dev", "link3", "to", "10.0.3.0/25")
+        play.lab.ip("client", "link", "add", f"extra{round_}", "type", "bridge")
+        play.daemon.resume()
+
+        await eventually(lambda: _same_network(play))
+        heard = [s for s in play.viewer.signals if s.body == ["rtnetlink"]]
+        assert len(heard) == round_
+        play.lab.ip("client", "address", "add", f"10.0.2.{round_ + 30}/24", "dev", "link2")
+        await play.heard("NewLocalAddress", partial(_is, 3, f"10.0.2.{round_ + 30}"))
+        play.lab.ip("client", "address", "flush", "dev", "link3", "to", "10.0.3.128/25")
+        await eventually(lambda: _same_network(play))
+
+
+async def _same_network(play: Stage) -> bool:
+    objects = await play.viewer.managed_objects()
+    shown = {
+        o[INTERFACE]["Name"]: set(o[INTERFACE]["Addresses"])
+        for o in objects.values()
+        if INTERFACE in o
+    }
+    links = json.loads(play.lab.ip("client", "-j", "address", "show"))
+    real = {
+        link["ifname"]: {f"{a['local']}/{a['prefixlen']}" for a in link["addr_info"]}
+        for link in links
+    }
+    assert shown == real
+    return True
+
+
+async def test_a_connection_that_its_peer_aborts_is_gone_with_the_sweep(
+    stage: MakeStage,
+) -> None:
+    """The kernel sends no CLOSED for it; the control is a close, which is heard at once."""
+    play = await stage()
+    listener = await play.listener()
+    pairs = [await play.connection(listener) for _ in range(2)]
+    loop = asyncio.get_running_loop()
+
+    began = loop.time()
+    (closed, closed_path), (aborted, aborted_path) = pairs
+    await play.client.call("close", number=closed.client)
+    await play.server.call("close", number=closed.server)
+    await play.heard("ConnectionClosed", partial(_is, 0, closed_path))
+    at_once = loop.time() - began
+    began = loop.time()
+    await play.server.call("abort", talk=aborted.server)
+    await play.heard("ConnectionClosed", partial(_is, 0, aborted_path), SWEEP_SECONDS + 2)
+    swept = loop.time() - began
+
+    print(f"\nclosed: heard after {at_once:.3f} s; aborted by the peer: after {swept:.3f} s")
+    assert at_once < 1
+    assert aborted_path not in await play.viewer.managed_objects()
+    await play.agreed()
