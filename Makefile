@@ -8,11 +8,11 @@ SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
 
 # What the product runs on and what its tests and demo use.
 PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
-	libglib2.0-bin nftables libxml2-utils util-linux
+	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages format lint test demo
+.PHONY: help setup packages format lint test demo contract
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -54,3 +54,6 @@ test: setup lint ## everything, in namespaces of its own (ARGS='-k name' to choo
 
 demo: setup ## a tour on two hosts with three links
 	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo
+
+contract: setup ## rewrite dbus/*.xml, the golden files of the D-Bus interfaces
+	$(VENV)/bin/python -m tests.contract

@@ -22,7 +22,7 @@ SWEEP_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 """The pace without connections: only endpoints, limits and settings are looked at."""
 
-_SHARE = 20  # a sweep costs at most a twentieth of the time
+_SHARE = 50  # a sweep costs at most a fiftieth of the time
 _SLICE = 0.005  # seconds for which a comparison may hold the loop
 
 _log = logging.getLogger(__name__)

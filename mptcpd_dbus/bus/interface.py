@@ -101,9 +101,13 @@ class Signal:
         return "".join(argument.signature for argument in self.arguments)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Interface:
-    """An interface: a name, a page of documentation and its members."""
+    """An interface: a name, a page of documentation and its members.
+
+    It is equal to itself only: it is a key on the hot path, and to hash all of it would cost more
+    than to send a signal.
+    """
 
     name: str
     doc: str

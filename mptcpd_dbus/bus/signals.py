@@ -190,8 +190,8 @@ SIGNALS: dict[type[events.Event], tuple[Signal, Callable[[Any, Change], Values]]
             "SubflowClosed",
             args(*_SUBFLOW, "u error", "i reset_reason"),
             "A subflow ended or, with the path '/', a join failed. 'error' is an errno (111"
-            " refused, 110 timed out, 113 unreachable, 104 reset) or 0; 'reset_reason' is"
-            " the peer's MP_TCPRST reason (RFC 8684, section 3.6) or -1. A remote port of 0 tells of"
+            " refused, 110 timed out, 113 unreachable, 104 reset) or 0; 'reset_reason' is the"
+            " peer's MP_TCPRST reason (RFC 8684, section 3.6) or -1. A remote port of 0 tells of"
             " a join that was given up before it was answered.",
         ),
         _subflow_closed,

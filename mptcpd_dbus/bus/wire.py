@@ -110,10 +110,7 @@ def pack_string(buf: bytearray, value: Any) -> None:
     data = value.encode()
     if 0 in data:
         raise WireError("a string must not contain NUL")
-    buf += _PAD4[len(buf) & 3]
-    buf += _U32.pack(len(data))
-    buf += data
-    buf.append(0)
+    buf += _PAD4[len(buf) & 3] + _U32.pack(len(data)) + data + b"\0"
 
 
 def _pack_path(buf: bytearray, value: Any) -> None:

@@ -127,7 +127,8 @@ class RouteMonitor:
     async def _read_routes(self) -> None:
         """Read the default routes after whatever may have changed them.
 
-        A message for each would not do: a link that goes down takes its IPv4 routes silently.
+        Messages would not do: a link that goes down takes its IPv4 routes silently, and so does,
+        on older kernels, their source address.
         """
         while True:
             await self._routes_changed.wait()

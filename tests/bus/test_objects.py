@@ -290,6 +290,8 @@ async def test_managed_objects_are_what_get_all_says(service: Service, client: M
         for path in things:
             service.tree.changed(path)
         service.tree.flush()
+        for thing in things.values():
+            thing.counter += 1  # nobody is told of it, but who asks
 
         managed = await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
 
@@ -302,6 +304,35 @@ async def test_managed_objects_are_what_get_all_says(service: Service, client: M
             assert plain(managed.body[0][path]) == {
                 "org.mptcpd1.Connection": plain(everything.body[0])
             }
+
+
+async def test_an_object_that_is_gone_is_not_managed_any_more(
+    service: Service, client: MessageBus
+) -> None:
+    service.tree.add(ONE, Thing(1), [service.connection])
+    service.tree.add(TWO, Thing(2), [service.connection])
+    service.tree.flush()
+    service.tree.remove(ONE)
+
+    managed = await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
+
+    assert list(managed.body[0]) == [TWO]
+
+
+async def test_a_large_answer_is_charged_to_its_caller(
+    service: Service, client: MessageBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: list[int] = []
+    monkeypatch.setattr(service.peers, "charge", lambda _, size: charged.append(size))
+    for number in range(100):
+        service.tree.add(f"{ROOT}/connection/{number}", Thing(number), [service.connection])
+    service.tree.flush()
+
+    await ask(client, ONE, STANDARD + "Peer", "Ping")
+    await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
+
+    assert charged[0] < 100
+    assert charged[1] > 100 * 100
 
 
 async def test_objects_from_before_the_name_are_there_without_a_signal(
@@ -448,6 +479,7 @@ async def test_busctl_finds_its_way_through_the_tree(service: Service, bus_addre
         (ONE, "org.mptcpd1.Connection", "Look", "s", ("x",), "InvalidArgs"),
         (ONE, "org.mptcpd1.Connection", "Create", "s", ("x",), "InvalidArgs"),
         (ONE, STANDARD + "Properties", "Get", "s", ("x",), "InvalidArgs"),
+        (ONE, STANDARD + "Properties", "Get", "oo", ("/a", "/b"), "InvalidArgs"),
         (ONE, STANDARD + "Properties", "Get", "ss", ("a.b", "State"), "UnknownInterface"),
         (ONE, STANDARD + "Properties", "GetAll", "s", ("a.b",), "UnknownInterface"),
         (ONE, STANDARD + "Properties", "Get", "ss", ("", "Stat"), "UnknownProperty"),

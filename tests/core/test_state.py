@@ -1,6 +1,7 @@
 """Connections, subflows and addresses in the state: every rule that the kernel's events force."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -79,18 +80,32 @@ def test_closed_without_sub_closed_removes_everything_of_the_connection_and_itse
     for event in (JOINED, announced):
         state.apply(event)
     connection = state.connections[TOKEN]
-
-    change = state.apply(CLOSED)
-
-    assert change is not None
-    assert change.removed == (
+    content = (
         *connection.subflows.values(),
         connection.local_addresses[1],
         connection.remote_addresses[2],
-        connection,
     )
-    assert len(connection.subflows) == 2
+
+    change = state.apply(CLOSED)
+
+    assert len(content) == 4
+    assert change is not None
+    assert change.removed == (*content, connection)
     assert not state.connections
+
+
+def test_a_closed_connection_leaves_nothing_to_the_garbage_collector() -> None:
+    closed, forgotten = (state_after(CREATED, ESTABLISHED, JOINED) for _ in range(2))
+    gc.collect()
+    gc.disable()
+    try:
+        closed.apply(CLOSED)
+        assert gc.collect() == 0
+
+        forgotten.connections.clear()  # control: what is only dropped refers to itself
+        assert gc.collect() > 0
+    finally:
+        gc.enable()
 
 
 def test_closed_for_a_connection_that_was_never_created_teaches_nothing() -> None:

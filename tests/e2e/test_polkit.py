@@ -35,7 +35,8 @@ READING = {
 }
 ZEROS: dict[str, Any] = {"s": "", "q": 0, "u": 0, "y": 0, "b": False, "a{sv}": {}, "as": []}
 
-ADD_ENDPOINT = (ROOT, MANAGER, "AddEndpoint", "sasa{sv}", "10.0.2.1", ["subflow"], {})
+_ADD = (ROOT, MANAGER, "AddEndpoint", "sasa{sv}")
+ADD_ENDPOINT: tuple[Any, ...] = (*_ADD, "10.0.2.1", ["subflow"], {})
 
 
 def _command(action: str, path: str) -> tuple[Any, ...]:
@@ -96,7 +97,8 @@ async def test_every_method_but_those_that_read_is_refused_to_an_ordinary_user(
     play, path = await _connected(stage)
     endpoint = await play.viewer.call(*ADD_ENDPOINT)
     before = _kernel(play)
-    refused, answered = set(), set()
+    refused: set[str] = set()
+    answered: set[str] = set()
 
     async with await BusClient.connect("alice") as alice:
         for place in (ROOT, path, f"{path}/subflow/1", endpoint):

@@ -167,7 +167,7 @@ async def test_a_route_goes_with_its_source_address(host: Host, told: Told) -> N
     host.run("ip route add default via 10.0.0.2 src 10.0.5.1")
     await eventually(lambda: told[-1] == DefaultRoutesRead(frozenset({(index, 4)})))
 
-    host.run("ip addr del 10.0.5.1/24 dev v0")  # takes the route without a message
+    host.run("ip addr del 10.0.5.1/24 dev v0")
 
     await eventually(lambda: told[-1] == DefaultRoutesRead(frozenset()))
 

@@ -1,0 +1,73 @@
+"""The command mptcpd-dbus: settings, log, the daemon, and an exit status of <sysexits.h>."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import gc
+import logging
+import logging.handlers
+import os
+import sys
+
+from mptcpd_dbus.config import Settings, read_command_line
+from mptcpd_dbus.core.errors import KernelRefused, NotReady
+from mptcpd_dbus.daemon import serve
+
+EX_OK, EX_UNAVAILABLE, EX_SOFTWARE = 0, 69, 70
+
+_log = logging.getLogger("mptcpd_dbus")
+
+
+# Connections are freed by their reference counts.  A collection of the oldest generation would
+# hold the loop for 50 ms with 10,000 of them, so it comes when a great many young ones have been.
+COLLECTOR_THRESHOLDS = (2_000, 10, 100_000)
+
+
+def main() -> int:
+    """Run the daemon; give its exit status."""
+    settings = read_command_line(sys.argv[1:])
+    _log_to(settings)
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    try:
+        asyncio.run(serve(settings))
+    except (NotReady, KernelRefused) as error:
+        _log.error("%s", error)
+        return EX_UNAVAILABLE
+    except Exception:  # noqa: BLE001 # the last place that can log it
+        _log.exception("internal error")
+        return EX_SOFTWARE
+    return EX_OK
+
+
+def _log_to(settings: Settings) -> None:
+    handler: logging.Handler
+    match settings.log:
+        case "stderr":
+            handler = logging.StreamHandler()
+            # The journal's catcher of stderr takes the level from a prefix (sd-daemon(3)).
+            if os.environ.get("JOURNAL_STREAM"):
+                handler.setFormatter(_Prefixed("%(message)s"))
+        case "syslog" | "journal":
+            # The journal listens on the same socket.
+            handler = logging.handlers.SysLogHandler(
+                "/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON
+            )
+            handler.ident = "mptcpd-dbus: "
+        case "null":
+            handler = logging.NullHandler()
+    logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
+    for noisy in ("asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Prefixed(logging.Formatter):
+    """Puts syslog's number of the level before each line."""
+
+    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next((n for floor, n in self._LEVELS if record.levelno >= floor), 7)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The contract as a whole: which interface shows which kind of thing."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable
+
+from mptcpd_dbus.bus.address import ADDRESS
+from mptcpd_dbus.bus.connection import connection_interface
+from mptcpd_dbus.bus.endpoint import endpoint_interface
+from mptcpd_dbus.bus.interface import Interface
+from mptcpd_dbus.bus.manager import manager_interface
+from mptcpd_dbus.bus.network_interface import NETWORK_INTERFACE
+from mptcpd_dbus.bus.subflow import subflow_interface
+from mptcpd_dbus.core import connections, endpoints, network
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.path_manager import PathManager
+
+
+def contract(
+    state: State,
+    pm: PathManager,
+    features: tuple[str, ...],
+    counters: Callable[[], dict[str, int]],
+) -> dict[type, Interface]:
+    """Give the interface of each kind of thing; commands go to *pm*."""
+
+    def interface_name(index: int) -> str:
+        interface = state.network.interfaces.get(index)
+        return interface.name if interface else ""
+
+    return {
+        State: manager_interface(state, pm, features, counters),
+        connections.Connection: connection_interface(pm),
+        connections.Subflow: subflow_interface(pm),
+        connections.Address: ADDRESS,
+        endpoints.Endpoint: endpoint_interface(pm, interface_name),
+        network.Interface: NETWORK_INTERFACE,
+    }

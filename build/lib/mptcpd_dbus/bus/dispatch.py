@@ -1,0 +1,256 @@
+"""From a method call to its answer: find, compare, decode, authorise, find again, handle, reply.
+
+The only place where a method is found by its name.  Reads are answered at once; methods with a
+handler run as tasks.  Nothing runs before it is authorised, and no caller learns more of an error
+than `error_names.py` lets out.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mptcpd_dbus.bus.decoding import decode
+from mptcpd_dbus.bus.error_names import (
+    FAILED,
+    INVALID_ARGS,
+    LIMITS_EXCEEDED,
+    PROPERTY_READ_ONLY,
+    UNKNOWN_INTERFACE,
+    UNKNOWN_METHOD,
+    UNKNOWN_OBJECT,
+    UNKNOWN_PROPERTY,
+    BusError,
+    on_the_bus,
+)
+from mptcpd_dbus.bus.interface import Call, Method
+from mptcpd_dbus.bus.introspection import node_xml
+from mptcpd_dbus.bus.message import INTERACTIVE, Incoming
+from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.peers import Peer, Peers
+from mptcpd_dbus.bus.published import CompiledInterface, CompiledMethod, Published
+from mptcpd_dbus.bus.signatures import WireError
+from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.wire import Variant, begin_array, encode, end_array
+
+PROPERTIES = "org.freedesktop.DBus.Properties"
+INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
+PEER = "org.freedesktop.DBus.Peer"
+OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
+
+# Raises BusError when the caller may not: (call, target, method, details for polkit).
+Authorise = Callable[[Call, Any, Method, dict[str, str]], Awaitable[None]]
+
+_STANDARD = {
+    (PEER, "Ping"): "",
+    (PEER, "GetMachineId"): "",
+    (INTROSPECTABLE, "Introspect"): "",
+    (PROPERTIES, "Get"): "ss",
+    (PROPERTIES, "GetAll"): "s",
+    (PROPERTIES, "Set"): "ssv",
+    (OBJECT_MANAGER, "GetManagedObjects"): "",
+}
+
+
+class Dispatcher:
+    """Answers the calls that the doorkeeper lets in."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        peers: Peers,
+        authorise: Authorise,
+        *,
+        objects: Mapping[str, Published],
+        children: Mapping[str, Mapping[str, None]],
+        managed_objects: Callable[[], Awaitable[bytes | bytearray]],
+    ) -> None:
+        self._transport = transport
+        self._peers = peers
+        self._authorise = authorise
+        self._objects = objects
+        self._children = children
+        self._managed_objects = managed_objects
+        self._tasks: set[asyncio.Task[None]] = set()
+        peers.on_call = self._on_call
+
+    def stop(self) -> None:
+        """Cancel the handlers that are at work."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _on_call(self, call: Incoming, peer: Peer) -> None:
+        try:
+            published = self._objects.get(call.path)
+            method = _own_method(call, published)
+            if published is not None and method is not None:
+                self._start(call, peer, self._handle, published, method)
+            else:
+                self._standard(call, peer, published)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer
+            self._refuse(call, error)
+
+    def _refuse(self, call: Incoming, error: Exception) -> None:
+        if isinstance(error, WireError):
+            error = BusError(INVALID_ARGS, str(error))
+        told = on_the_bus(error)
+        self._transport.reply_error(call, told.name, told.text)
+
+    def _reply(self, call: Incoming, peer: Peer, signature: str, body: bytes | bytearray) -> None:
+        self._peers.charge(peer, self._transport.reply(call, signature, body))
+
+    # Work that takes more than a moment
+
+    def _start(
+        self, call: Incoming, peer: Peer, work: Callable[..., Awaitable[None]], *more: Any
+    ) -> None:
+        if not self._peers.begin(peer):
+            raise BusError(LIMITS_EXCEEDED, "too many calls at work; wait for an answer")
+        task = asyncio.ensure_future(self._run(call, peer, work, more))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(
+        self,
+        call: Incoming,
+        peer: Peer,
+        work: Callable[..., Awaitable[None]],
+        more: tuple[Any, ...],
+    ) -> None:
+        try:
+            await work(call, peer, *more)
+        except asyncio.CancelledError:
+            self._transport.reply_error(call, FAILED, "the call was cancelled")
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer
+            self._refuse(call, error)
+        finally:
+            self._peers.end(peer)
+
+    async def _handle(
+        self, call: Incoming, peer: Peer, published: Published, found: CompiledMethod
+    ) -> None:
+        method = found.method
+        arguments = _arguments(call, found.signature)
+        caller = Call(call.sender, peer.uid, bool(call.flags & INTERACTIVE), call.member)
+        if method.action is not None:
+            details = method.details(published.target, *arguments) if method.details else {}
+            await self._authorise(caller, published.target, method, details)
+            if self._objects.get(call.path) is not published:  # a dialogue may take minutes
+                raise _unknown_object(call)
+        results = await method.handler(published.target, caller, *arguments) or ()
+        body = bytearray()
+        try:
+            found.pack_results(body, results)
+        except WireError as error:
+            raise RuntimeError(f"{found.interface}.{method.name} answered {results!r}") from error
+        self._reply(call, peer, found.result_signature, body)
+
+    # Standard interfaces
+
+    def _standard(self, call: Incoming, peer: Peer, published: Published | None) -> None:
+        interface = self._standard_interface(call, published)
+        arguments = _arguments(call, _STANDARD[interface, call.member])
+        if published is not None and interface == PROPERTIES:
+            self._property(call, peer, published, arguments)
+        elif call.member == "Ping":
+            self._reply(call, peer, "", b"")
+        elif call.member == "GetMachineId":
+            self._reply(call, peer, "s", _packed("s", _machine_id()))
+        elif call.member == "Introspect":
+            self._reply(call, peer, "s", _packed("s", self._introspect(call.path, published)))
+        else:
+            self._start(call, peer, self._answer_managed_objects)
+
+    def _standard_interface(self, call: Incoming, published: Published | None) -> str:
+        """Find the standard interface that has the member, or say which part is unknown."""
+        if published is None and call.path not in self._children and call.interface != PEER:
+            raise _unknown_object(call)
+        has = {PEER, INTROSPECTABLE}
+        if published is not None:
+            has |= {PROPERTIES, *(own.name for own in published.interfaces)}
+        if call.path == ROOT:
+            has.add(OBJECT_MANAGER)
+        interface = call.interface or _INTERFACE_OF.get(call.member, "")
+        if call.interface and interface not in has:
+            raise BusError(UNKNOWN_INTERFACE, f"{call.path} has no interface {interface}")
+        if interface not in has or (interface, call.member) not in _STANDARD:
+            raise BusError(UNKNOWN_METHOD, f"{call.path} has no method {call.member}")
+        return interface
+
+    async def _answer_managed_objects(self, call: Incoming, peer: Peer) -> None:
+        self._reply(call, peer, "a{oa{sa{sv}}}", await self._managed_objects())
+
+    def _introspect(self, path: str, published: Published | None) -> str:
+        interfaces = published.interfaces if published is not None else ()
+        return node_xml(
+            [own.interface for own in interfaces],
+            self._children.get(path, ()),
+            manages_objects=path == ROOT,
+        )
+
+    def _property(
+        self, call: Incoming, peer: Peer, published: Published, arguments: list[Any]
+    ) -> None:
+        name = arguments[0]
+        interfaces = [own for own in published.interfaces if name in ("", own.name)]
+        if not interfaces and name not in _STANDARD_NAMES:
+            raise BusError(UNKNOWN_INTERFACE, f"{published.path} has no interface {name}")
+        if call.member == "GetAll":
+            self._reply(call, peer, "a{sv}", _all_properties(interfaces, published.target))
+            return
+        prop = next(
+            (own.properties[arguments[1]] for own in interfaces if arguments[1] in own.properties),
+            None,
+        )
+        if prop is None:
+            raise BusError(UNKNOWN_PROPERTY, f"{published.path} has no property {arguments[1]}")
+        if call.member == "Set":
+            raise BusError(PROPERTY_READ_ONLY, f"{prop.name} is read-only; use a method")
+        value = Variant(prop.signature, prop.getter(published.target))
+        self._reply(call, peer, "v", _packed("v", value))
+
+
+_STANDARD_NAMES = frozenset(interface for interface, _ in _STANDARD)
+_INTERFACE_OF = {member: interface for interface, member in _STANDARD}
+
+
+def _own_method(call: Incoming, published: Published | None) -> CompiledMethod | None:
+    """Find a method of ours; a call without an interface is legal and takes the first."""
+    for interface in published.interfaces if published is not None else ():
+        if call.interface in ("", interface.name):
+            method = interface.methods.get(call.member)
+            if method is not None:
+                return method
+    return None
+
+
+def _arguments(call: Incoming, signature: str) -> list[Any]:
+    if call.signature != signature:
+        raise BusError(INVALID_ARGS, f'{call.member} takes "{signature}", not "{call.signature}"')
+    return decode(signature, call.order)(call.body)
+
+
+def _all_properties(interfaces: list[CompiledInterface], target: object) -> bytearray:
+    """Pack `a{sv}`: with an empty interface name, of all interfaces together."""
+    body = bytearray()
+    at = begin_array(body)
+    for interface in interfaces:
+        interface.pack_entries(body, interface.read(target))
+    end_array(body, at)
+    return body
+
+
+def _packed(signature: str, *values: Any) -> bytearray:
+    body = bytearray()
+    encode(signature)(body, values)
+    return body
+
+
+def _machine_id() -> str:
+    return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+
+
+def _unknown_object(call: Incoming) -> BusError:
+    return BusError(UNKNOWN_OBJECT, f"there is no object {call.path}")

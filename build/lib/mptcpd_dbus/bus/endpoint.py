@@ -1,0 +1,70 @@
+"""The interface org.mptcpd1.Endpoint."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable
+from typing import Any
+
+from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
+from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_ENDPOINTS
+from mptcpd_dbus.bus.options import NoOptions, read_flags, read_options
+from mptcpd_dbus.core.endpoints import Endpoint, flag_words
+from mptcpd_dbus.path_manager import PathManager
+
+
+def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) -> Interface:
+    """Declare the interface; its commands go to *pm*, *interface_name* knows ifindexes."""
+
+    async def remove(endpoint: Endpoint, _: Call, given: dict[str, Any]) -> None:
+        read_options(NoOptions, given)
+        await pm.remove_endpoint(endpoint)
+
+    async def set_flags(
+        endpoint: Endpoint, _: Call, words: list[str], given: dict[str, Any]
+    ) -> None:
+        read_options(NoOptions, given)
+        await pm.set_endpoint_flags(endpoint, read_flags(words))
+
+    return Interface(
+        INTERFACE_PREFIX + "Endpoint",
+        "An address that the in-kernel path manager works with (ip-mptcp(8)). The kernel tells"
+        " nobody when a program changes its endpoints: what this daemon did shows at once, what"
+        " others did within a minute.",
+        properties=(
+            Property("Id", "y", lambda e: e.id, "The endpoint's ID.", "const"),
+            Property("Address", "s", lambda e: e.entry.address, "The address."),
+            Property("Port", "q", lambda e: e.entry.port, "The port to announce, or 0."),
+            Property(
+                "Flags",
+                "as",
+                lambda e: flag_words(e.entry.flags),
+                "What the kernel does with it, in ip-mptcp(8)'s words: 'signal', 'subflow',"
+                " 'backup', 'fullmesh', 'implicit', 'laminar'; a flag without a word as '0x40'.",
+            ),
+            Property(
+                "Interface",
+                "s",
+                lambda e: interface_name(e.entry.interface_index),
+                "The device that its subflows are bound to, or ''.",
+            ),
+        ),
+        methods=(
+            Method(
+                "Remove",
+                args("a{sv} options"),
+                (),
+                remove,
+                "Delete the endpoint; the kernel withdraws its address and closes its subflows."
+                " There are no options yet.",
+                MANAGE_ENDPOINTS,
+            ),
+            Method(
+                "SetFlags",
+                args("as flags", "a{sv} options"),
+                (),
+                set_flags,
+                "Give the endpoint exactly these flags. The kernel can change 'backup' and"
+                " 'fullmesh' only. There are no options yet.",
+                MANAGE_ENDPOINTS,
+            ),
+        ),
+    )

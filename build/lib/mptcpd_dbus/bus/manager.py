@@ -1,0 +1,276 @@
+"""The interface org.mptcpd1.Manager: the host, its in-kernel path manager, and all signals."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mptcpd_dbus import __version__
+from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
+from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_ENDPOINTS, SET_PATH_MANAGER
+from mptcpd_dbus.bus.options import (
+    NoOptions,
+    Options,
+    read_address,
+    read_flags,
+    read_options,
+)
+from mptcpd_dbus.bus.paths import path_of
+from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
+from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.core.types import AddressEntry
+from mptcpd_dbus.path_manager import PathManager
+
+Counters = Callable[[], dict[str, int]]
+
+
+class EndpointOptions(Options):
+    """The options of AddEndpoint."""
+
+    Port: Annotated[int, Field(ge=0, le=65535)] = 0
+    Id: Annotated[int, Field(ge=0, le=255)] = 0
+    Interface: str = ""
+
+
+class LimitOptions(Options):
+    """The options of SetLimits."""
+
+    Subflows: Annotated[int, Field(ge=0)] | None = None
+    AddAddrAccepted: Annotated[int, Field(ge=0)] | None = None
+
+
+class Filter(Options):
+    """The filter of ListConnections."""
+
+    Interface: str | None = None
+    Uid: int | None = None
+    RemoteAddress: str | None = None
+    Port: int | None = None
+
+    def matches(self, connection: Connection) -> bool:
+        """Whether *connection* fits all that is given."""
+        t = connection.four_tuple
+        return (
+            (self.Uid is None or self.Uid == connection.uid)
+            and (self.RemoteAddress is None or self.RemoteAddress == t.remote_address)
+            and (self.Port is None or self.Port in (t.local_port, t.remote_port))
+            and (
+                self.Interface is None
+                or any(
+                    s.interface is not None and s.interface.name == self.Interface
+                    for s in connection.subflows.values()
+                )
+            )
+        )
+
+
+class _Methods:
+    """What the methods do; their target, the state, is the same object all the time."""
+
+    def __init__(self, state: State, pm: PathManager, counters: Counters) -> None:
+        self._state = state
+        self._pm = pm
+        self._counters = counters
+
+    async def list_connections(
+        self, _: State, __: Call, given: dict[str, Any], offset: int, limit: int
+    ) -> tuple[list[list[Any]]]:
+        wanted = read_options(Filter, given)
+        if wanted.RemoteAddress is not None:
+            address = read_address("RemoteAddress", wanted.RemoteAddress)
+            wanted = wanted.model_copy(update={"RemoteAddress": address})
+        found = (c for c in self._state.connections.values() if wanted.matches(c))
+        page = islice(found, offset, offset + limit if limit else None)
+        return ([[path_of(c), c.token] for c in page],)
+
+    async def get_connection(self, _: State, __: Call, token: int) -> tuple[str]:
+        connection = self._state.connections.get(token)
+        if connection is None:
+            raise NoSuchConnection(f"there is no connection with the token {token:08x}")
+        return (path_of(connection),)
+
+    async def add_endpoint(
+        self, _: State, __: Call, address: str, words: list[str], given: dict[str, Any]
+    ) -> tuple[str]:
+        options = read_options(EndpointOptions, given)
+        entry = AddressEntry(
+            read_address("address", address),
+            options.Id,
+            options.Port,
+            read_flags(words),
+            self._state.network.by_name(options.Interface).index if options.Interface else 0,
+        )
+        return (path_of(await self._pm.add_endpoint(entry)),)
+
+    async def flush_endpoints(self, _: State, __: Call, given: dict[str, Any]) -> None:
+        read_options(NoOptions, given)
+        await self._pm.flush_endpoints()
+
+    async def set_limits(self, _: State, __: Call, given: dict[str, Any]) -> None:
+        options = read_options(LimitOptions, given)
+        if options.Subflows is None and options.AddAddrAccepted is None:
+            raise InvalidArgument("options: give Subflows, AddAddrAccepted or both")
+        await self._pm.set_limits(options.Subflows, options.AddAddrAccepted)
+
+    async def set_path_manager(self, _: State, __: Call, name: str, given: dict[str, Any]) -> None:
+        read_options(NoOptions, given)
+        self._pm.set_path_manager(name)
+
+    async def get_statistics(self, _: State, __: Call) -> tuple[dict[str, int]]:
+        return (self._counters(),)
+
+
+def manager_interface(
+    state: State, pm: PathManager, features: tuple[str, ...], counters: Counters
+) -> Interface:
+    """Declare the interface; it reads *state* and *counters*, its commands go to *pm*."""
+    methods = _Methods(state, pm, counters)
+    return Interface(
+        INTERFACE_PREFIX + "Manager",
+        "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
+        " here; each begins with the object paths that it is about, then the connection's token,"
+        " then the event's own fields.",
+        properties=(
+            Property("Version", "s", lambda _: __version__, "The daemon's version.", "const"),
+            Property(
+                "Features",
+                "as",
+                lambda _: list(features),
+                "What this kernel offers beyond 6.1: 'listener-events' (6.2), 'path-manager-sysctl'"
+                " (6.15), and 'userspace-path-manager' (5.19). A word that is missing names what"
+                " does not work here; more words may come.",
+                "const",
+            ),
+            Property(
+                "Enabled",
+                "b",
+                lambda s: s.settings.enabled,
+                "Whether new sockets may speak MPTCP (sysctl net.mptcp.enabled).",
+            ),
+            Property(
+                "PathManager",
+                "s",
+                lambda s: s.settings.path_manager,
+                "Which of the kernel's path managers gets connections to come: 'kernel' or"
+                " 'userspace' (sysctl net.mptcp.path_manager).",
+            ),
+            Property(
+                "AvailablePathManagers",
+                "as",
+                lambda s: list(s.settings.available_path_managers),
+                "The path managers that this kernel has.",
+            ),
+            Property(
+                "Scheduler",
+                "s",
+                lambda s: s.settings.scheduler,
+                "The packet scheduler of new connections (sysctl net.mptcp.scheduler), or ''.",
+            ),
+            Property(
+                "SubflowLimit",
+                "u",
+                lambda s: s.limits.subflows,
+                "How many extra subflows the in-kernel path manager allows a connection (0-8).",
+            ),
+            Property(
+                "AddAddrAcceptedLimit",
+                "u",
+                lambda s: s.limits.add_addr_accepted,
+                "How many announced addresses the in-kernel path manager accepts (0-8).",
+            ),
+            Property(
+                "Listeners",
+                "a(sq)",
+                lambda s: sorted(s.listeners),
+                "The addresses and ports on which MPTCP sockets of this host listen.",
+            ),
+            Property(
+                "ConnectionCount",
+                "u",
+                lambda s: len(s.connections),
+                "How many connections there are.",
+                "false",
+            ),
+            Property(
+                "EventsLost",
+                "t",
+                lambda s: s.events_lost,
+                "How often the kernel dropped events because its queue to the daemon was full.",
+                "false",
+            ),
+            Property(
+                "SignalsDropped",
+                "t",
+                lambda _: counters()["signals_dropped"],
+                "How many signals were dropped because the bus did not take them.",
+                "false",
+            ),
+        ),
+        methods=(
+            Method(
+                "ListConnections",
+                args("a{sv} filter", "u offset", "u limit"),
+                args("a(ou) connections"),
+                methods.list_connections,
+                "List object path and token of the connections that fit, in the order in which"
+                " they were found, from 'offset' on and at most 'limit' (0: all). Filter: Interface"
+                " s (of any subflow), Uid u, RemoteAddress s, Port q (local or remote).",
+            ),
+            Method(
+                "GetConnection",
+                args("u token"),
+                args("o connection"),
+                methods.get_connection,
+                "Find a connection by its local token.",
+            ),
+            Method(
+                "AddEndpoint",
+                args("s address", "as flags", "a{sv} options"),
+                args("o endpoint"),
+                methods.add_endpoint,
+                "Give the in-kernel path manager an address to work with, as 'ip mptcp endpoint"
+                " add' does. Flags: 'signal', 'subflow', 'backup', 'fullmesh', 'laminar'. Options:"
+                " Port q (with 'signal' and without 'subflow' only), Id y (0: the kernel chooses),"
+                " Interface s (bind its subflows to this device).",
+                MANAGE_ENDPOINTS,
+            ),
+            Method(
+                "FlushEndpoints",
+                args("a{sv} options"),
+                (),
+                methods.flush_endpoints,
+                "Delete all endpoints; limits stay. There are no options yet.",
+                MANAGE_ENDPOINTS,
+            ),
+            Method(
+                "SetLimits",
+                args("a{sv} options"),
+                (),
+                methods.set_limits,
+                "Set the limits of the in-kernel path manager. Options: Subflows u,"
+                " AddAddrAccepted u (0-8 each); what is not given stays.",
+                MANAGE_ENDPOINTS,
+            ),
+            Method(
+                "SetPathManager",
+                args("s name", "a{sv} options"),
+                (),
+                methods.set_path_manager,
+                "Choose the kernel's path manager, 'kernel' or 'userspace', for connections to"
+                " come; those that exist keep theirs. There are no options yet.",
+                SET_PATH_MANAGER,
+            ),
+            Method(
+                "GetStatistics",
+                (),
+                args("a{st} counters"),
+                methods.get_statistics,
+                "Read the daemon's own counters.",
+            ),
+        ),
+        signals=(*(signal for signal, _ in SIGNALS.values()), SIGNALS_DROPPED),
+    )

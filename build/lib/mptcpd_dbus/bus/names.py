@@ -1,0 +1,56 @@
+"""The names of our D-Bus contract and every bound of the bus edge, in one place.
+
+Why there are bounds: any local user may talk to a system service, and the bus itself allows us only
+128 pending replies, 512 match rules and 32 MiB per message (dbus-daemon(1), `<limit>`).
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+BUS_NAME = "org.mptcpd1"
+ROOT = "/org/mptcpd1"
+INTERFACE_PREFIX = "org.mptcpd1."
+ERROR_PREFIX = "org.mptcpd1.Error."
+
+MANAGE_CONNECTIONS = "org.mptcpd1.manage-connections"
+MANAGE_ENDPOINTS = "org.mptcpd1.manage-endpoints"
+SET_PATH_MANAGER = "org.mptcpd1.set-path-manager"
+
+# What one message may weigh: a call is judged by its header, before its body is read.
+CALL_BYTES = 64 << 10
+OTHER_BYTES = 8 << 20
+MESSAGE_BYTES = 32 << 20  # what the bus takes from us: it cuts off who sends more
+
+# What may wait to be written; above it signals are dropped and reading rests.
+QUEUE_BYTES = 8 << 20
+
+# dbus-daemon stops reading from us when 127 MiB of ours wait in the queue of one subscriber that
+# does not read.  A new connection ends that: to a full queue the bus adds nothing.
+STALL_SECONDS = 10.0
+
+# How long the reader may hold the loop, and how long one step of building a large answer.
+SLICE_SECONDS = 0.004
+
+# Calls per second and in a burst; the trusted are uid 0 and registered policies.  A user has more
+# than a name, so that one program that floods does not silence the user's others.
+NAME_RATE, NAME_BURST = 200, 400
+UID_RATE, UID_BURST = 1000, 2000
+TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
+TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
+BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
+
+# Calls whose handler is at work.
+NAME_CALLS = 16
+UID_CALLS = 64
+TRUSTED_CALLS = 256
+
+# What is remembered of callers, and calls that wait for the bus to tell the caller's uid.
+PEERS = 1024
+NAME_BACKLOG = 64
+BACKLOG = 1024
+
+# Authorisation checks on their way; CHECKS stays well below the 128 pending replies of the bus.
+CHECKS = 96
+UID_CHECKS = 16
+DIALOGUES = 32
+UID_DIALOGUES = 4
+CHECK_SECONDS = 25.0
+DIALOGUE_SECONDS = 300.0

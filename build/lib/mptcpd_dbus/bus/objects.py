@@ -1,0 +1,260 @@
+"""The object tree: what is at which path, and the signals that tell of it.
+
+Nothing here costs more with more objects, but GetManagedObjects, which is a join of kept bytes.
+Signals leave at `flush`, in an order that a client can rely on: InterfacesAdded, events,
+PropertiesChanged, InterfacesRemoved.  What is announced and what GetManagedObjects answers are the
+same set at any moment: an object is in the answer from its InterfacesAdded to its removal.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mptcpd_dbus.bus.dispatch import Authorise, Dispatcher
+from mptcpd_dbus.bus.interface import Interface
+from mptcpd_dbus.bus.message import INTERFACE, MEMBER, PATH, SIGNAL, SIGNATURE, finish, header
+from mptcpd_dbus.bus.names import ROOT, SLICE_SECONDS
+from mptcpd_dbus.bus.peers import Peers
+from mptcpd_dbus.bus.published import CompiledInterface, Published
+from mptcpd_dbus.bus.signatures import WireError, is_path
+from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.wire import PackAll, align8, encode
+
+_log = logging.getLogger(__name__)
+
+_MANAGER = "org.freedesktop.DBus.ObjectManager"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_SLICES = 100  # then the rest is built at once: with enough churn there is no other end
+_pack_removed = encode("oas")
+_pack_text = encode("s")
+_EMPTY_ARRAY = bytes(4)
+
+
+def _begin_signal(path: str, interface: str, member: str, signature: str) -> bytes:
+    fields = [(PATH, path), (INTERFACE, interface), (MEMBER, member)]
+    return bytes(header(SIGNAL, [*fields, (SIGNATURE, signature)] if signature else fields))
+
+
+_ADDED = _begin_signal(ROOT, _MANAGER, "InterfacesAdded", "oa{sa{sv}}")
+_REMOVED = _begin_signal(ROOT, _MANAGER, "InterfacesRemoved", "oas")
+
+
+class ObjectTree:
+    """Objects at ROOT and below; calls to them are answered as soon as they are added."""
+
+    def __init__(self, transport: Transport, peers: Peers, authorise: Authorise) -> None:
+        self._transport = transport
+        self._objects: dict[str, Published] = {}
+        self._children: dict[str, dict[str, None]] = {}
+        self._managed: dict[str, Published] = {}
+        self._stale: dict[str, Published] = {}  # managed, but its entry must be built
+        self._volatile: dict[str, Published] = {}  # managed, but its entry cannot be kept
+        self._added: dict[str, Published] = {}
+        self._changed: dict[str, Published] = {}
+        self._events: list[bytearray] = []
+        self._removed: dict[str, Published] = {}
+        self._replaced: list[Published] = []
+        self._signals: dict[tuple[Interface, str], tuple[bytes, PackAll]] = {}
+        self._speaking = False
+        self._dispatcher = Dispatcher(
+            transport,
+            peers,
+            authorise,
+            objects=self._objects,
+            children=self._children,
+            managed_objects=self._managed_objects,
+        )
+
+    def start(self) -> None:
+        """Send signals from now on: before the name is owned nobody can have asked for them."""
+        self.flush()
+        self._speaking = True
+
+    def stop(self) -> None:
+        """Cancel the handlers that are at work; no signal is sent any more."""
+        self._speaking = False
+        self._dispatcher.stop()
+
+    # What there is
+
+    def add(
+        self, path: str, target: object, interfaces: Sequence[Interface], *, announce: bool = True
+    ) -> None:
+        """Put *target* at *path*, callable at once and announced at the next flush.
+
+        With *announce* false nobody is told before `announce(path)`.
+        """
+        if path in self._objects or not is_path(path) or not f"{path}/".startswith(f"{ROOT}/"):
+            raise ValueError(f"no object can be added at {path}")
+        for interface in interfaces:
+            self._prepare_signals(interface)
+        self._objects[path] = Published(path, target, interfaces)
+        self._index(path)
+        gone = self._removed.pop(path, None)
+        if gone is not None:  # its removal must be told before the new one is announced
+            self._replaced.append(gone)
+        if announce:
+            self.announce(path)
+
+    def announce(self, path: str) -> None:
+        """Announce at the next flush an object that was added without."""
+        published = self._objects.get(path)
+        if published is not None and not published.announced:
+            self._added[path] = published
+
+    def remove(self, path: str) -> None:
+        """Take the object at *path* away; it is told at the next flush, if its coming was."""
+        published = self._objects.pop(path)
+        self._unindex(path)
+        self._added.pop(path, None)
+        self._changed.pop(path, None)
+        self._managed.pop(path, None)
+        self._stale.pop(path, None)
+        self._volatile.pop(path, None)
+        if published.announced and path != ROOT:
+            self._removed[path] = published
+
+    def changed(self, path: str) -> None:
+        """Have the properties at *path* compared with the published ones at the next flush."""
+        published = self._objects.get(path)
+        if published is not None and published.announced:
+            self._changed[path] = published
+
+    def signal(self, interface: Interface, name: str, *values: Any) -> None:
+        """Queue an event signal from the root object, to be sent at the next flush."""
+        if not self._speaking:
+            return
+        head, pack = self._signals[interface, name]
+        message = bytearray(head)
+        try:
+            pack(message, values)
+        except WireError:
+            _log.exception("signal %s.%s cannot be sent", interface.name, name)
+            return
+        self._events.append(finish(message, len(head), self._transport.next_serial()))
+
+    def _prepare_signals(self, interface: Interface) -> None:
+        for signal in interface.signals:
+            if (interface, signal.name) not in self._signals:
+                head = _begin_signal(ROOT, interface.name, signal.name, signal.signature)
+                self._signals[interface, signal.name] = head, encode(signal.signature)
+
+    def _index(self, path: str) -> None:
+        while path != "/":
+            parent, _, name = path.rpartition("/")
+            path = parent or "/"
+            siblings = self._children.setdefault(path, {})
+            if name in siblings:
+                return
+            siblings[name] = None
+
+    def _unindex(self, path: str) -> None:
+        while path != "/" and path not in self._objects and path not in self._children:
+            parent, _, name = path.rpartition("/")
+            path = parent or "/"
+            siblings = self._children[path]
+            del siblings[name]
+            if siblings:
+                return
+            del self._children[path]
+
+    # What is told
+
+    def flush(self) -> None:
+        """Send what has been queued since the last flush."""
+        for published in self._replaced:
+            self._tell_removed(published)
+        for published in self._added.values():
+            self._publish(published)
+        for message in self._events:
+            self._transport.send_bytes(message, droppable=True)
+        for published in self._changed.values():
+            self._tell_changes(published)
+        for published in self._removed.values():
+            self._tell_removed(published)
+        self._replaced.clear()
+        self._added.clear()
+        self._events.clear()
+        self._changed.clear()
+        self._removed.clear()
+
+    def _publish(self, published: Published) -> None:
+        published.refresh()
+        published.announced = True
+        if published.path == ROOT:  # it is the manager of the objects, not one of them
+            return
+        self._managed[published.path] = published
+        if self._speaking:
+            message = bytearray(_ADDED)
+            message += published.marshal()
+            self._send(message, len(_ADDED))
+        else:
+            self._stale[published.path] = published
+        if published.volatile:
+            self._volatile[published.path] = published
+
+    def _tell_changes(self, published: Published) -> None:
+        old = published.values
+        published.refresh()
+        if published.path in self._managed:
+            self._stale[published.path] = published
+        if not self._speaking:
+            return
+        for interface, before, now in zip(published.interfaces, old, published.values, strict=True):
+            indices = interface.changed(before, now)
+            if indices:
+                self._send_changes(published.path, interface, now, indices)
+
+    def _send_changes(
+        self, path: str, interface: CompiledInterface, values: list[Any], indices: list[int]
+    ) -> None:
+        message = bytearray(_begin_signal(path, _PROPERTIES, "PropertiesChanged", "sa{sv}as"))
+        body_at = len(message)
+        _pack_text(message, (interface.name,))
+        interface.pack_properties(message, values, indices)
+        message += bytes(-len(message) & 3) + _EMPTY_ARRAY
+        self._send(message, body_at)
+
+    def _tell_removed(self, published: Published) -> None:
+        if self._speaking:
+            message = bytearray(_REMOVED)
+            names = [interface.name for interface in published.interfaces]
+            _pack_removed(message, (published.path, names))
+            self._send(message, len(_REMOVED))
+
+    def _send(self, message: bytearray, body_at: int) -> None:
+        finish(message, body_at, self._transport.next_serial())
+        self._transport.send_bytes(message, droppable=True)
+
+    # GetManagedObjects
+
+    async def _managed_objects(self) -> bytearray:
+        """Return the body of the answer: entries that are missing are built in slices.
+
+        The last look at what is missing and the join are one step, so the answer is the state
+        between two signals.
+        """
+        for _ in range(_SLICES):
+            self._build_entries(time.monotonic() + SLICE_SECONDS)
+            if not self._stale:
+                break
+            await asyncio.sleep(0)
+        self._build_entries(float("inf"))
+        return self._join_entries()
+
+    def _build_entries(self, until: float) -> None:
+        while self._stale and time.monotonic() < until:
+            self._stale.popitem()[1].marshal()
+
+    def _join_entries(self) -> bytearray:
+        for published in self._volatile.values():
+            published.refresh()
+        body = bytearray(8)
+        for published in self._managed.values():
+            align8(body)
+            body += published.marshal()
+        body[0:4] = (len(body) - 8).to_bytes(4, "little")
+        return body

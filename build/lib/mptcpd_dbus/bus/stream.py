@@ -1,0 +1,217 @@
+"""The byte stream to the bus: whole messages in, slice by slice of time; messages out, bounded.
+
+Knows heads of messages and how long they are, not what they say.  What it survives and dbus-next
+does not: EAGAIN, a message of 31 MiB, a flood, a bus that takes nothing any more.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mptcpd_dbus.bus.message import CALL, HEAD_BYTES, Head, read_head
+from mptcpd_dbus.bus.names import (
+    CALL_BYTES,
+    OTHER_BYTES,
+    QUEUE_BYTES,
+    SLICE_SECONDS,
+    STALL_SECONDS,
+)
+from mptcpd_dbus.bus.signatures import WireError
+
+_CHUNK = 64 << 10  # one recv; a socket buffer does not hold much more
+_JOIN = 256 << 10  # what is joined into one send
+
+
+class Stream:
+    """Reads and writes *sock*, which is connected, authenticated and does not block.
+
+    *on_message* gets every message, *on_oversize* the head and header of one that is too large;
+    *on_drained* is called when a queue that dropped signals is empty, so that it can be told.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_message: Callable[[Head, bytes], None],
+        on_oversize: Callable[[Head, bytes], None],
+        on_drained: Callable[[], None],
+    ) -> None:
+        self._sock = sock
+        self._on_message = on_message
+        self._on_oversize = on_oversize
+        self._on_drained = on_drained
+        self._loop = asyncio.get_running_loop()
+        self._inbox = bytearray()
+        self._skip = 0  # what is left of a message that is too large
+        self._reading = False
+        self._behind = False  # whole messages may be left in the inbox
+        self._slicing: asyncio.Handle | None = None
+        self._outbox: deque[bytes | bytearray | memoryview] = deque()
+        self._flushing = False
+        self._dropping = False
+        self._stalled: asyncio.TimerHandle | None = None
+        self.queued = 0
+        self.signals_dropped = 0
+        self.closed: asyncio.Future[str] = self._loop.create_future()
+
+    def close(self, reason: str) -> None:
+        """Offer what is queued to the socket once, and close it."""
+        if not self.closed.done():
+            self._flush()
+            self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        if self.closed.done():
+            return
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._unstall()
+        if self._slicing is not None:
+            self._slicing.cancel()
+        self._sock.close()
+        self._outbox.clear()
+        self.queued = 0
+        self.closed.set_result(reason)
+
+    # Out
+
+    def send(self, data: bytes | bytearray, *, droppable: bool) -> None:
+        """Queue a message; a signal that does not fit is dropped, and so is all up to the drain.
+
+        One gap is better than many: who is told of it looks again once.
+        """
+        if droppable and (self._dropping or self.queued + len(data) > QUEUE_BYTES):
+            self.signals_dropped += 1
+            self._dropping = True
+            return
+        if self.closed.done():
+            return
+        self._outbox.append(data)
+        self.queued += len(data)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self.closed.done():
+            return
+        try:
+            while self._outbox:
+                data = self._next_to_send()
+                sent = self._sock.send(data)
+                self.queued -= sent
+                self._unstall()
+                if sent < len(data):
+                    self._outbox.appendleft(memoryview(data)[sent:])
+        except (BlockingIOError, InterruptedError):
+            self._outbox.appendleft(data)
+            self._wait_for_room()
+            return
+        except OSError as error:
+            self._close(f"the bus is gone: {error}")
+            return
+        self._loop.remove_writer(self._sock)
+        self._flushing = False
+        self.resume_reading()
+        if self._dropping:
+            self._dropping = False
+            self._on_drained()
+
+    def _next_to_send(self) -> bytes | bytearray | memoryview:
+        """Take the messages that go into one send; a large one goes as it is."""
+        first = self._outbox.popleft()
+        if len(first) >= _JOIN or not self._outbox:
+            return first
+        parts = [first]
+        size = len(first)
+        while self._outbox and size + len(self._outbox[0]) <= _JOIN:
+            parts.append(self._outbox.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def _wait_for_room(self) -> None:
+        self._loop.add_writer(self._sock, self._flush)
+        if self._stalled is None:
+            reason = f"the bus has taken nothing for {STALL_SECONDS:g} s"
+            self._stalled = self._loop.call_later(STALL_SECONDS, self._close, reason)
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    # In
+
+    def resume_reading(self) -> None:
+        """Go on where we stopped, first in the buffer, unless our own answers pile up."""
+        if self._slicing is not None or self.queued > QUEUE_BYTES:
+            return
+        if self._behind:
+            self._slicing = self._loop.call_soon(self._take_messages)
+        elif not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._receive)
+
+    def _receive(self) -> None:
+        """Read once, and look at it; asyncio calls again when the others have had their turn."""
+        try:
+            data = self._sock.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._close(f"the bus is gone: {error}")
+            return
+        if not data:
+            self._close("the bus closed the connection")
+            return
+        self._inbox += data
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        """Handle whole messages for one slice of time; the rest waits for the next turn."""
+        self._slicing = None
+        until = time.monotonic() + SLICE_SECONDS
+        at = 0
+        try:
+            while (stop := self._take_one(at)) is not None:
+                at = stop
+                if time.monotonic() > until or self.queued > QUEUE_BYTES:
+                    break
+        except WireError as error:
+            self._close(f"the bus sent what is no message: {error}")
+        if self.closed.done():
+            return
+        del self._inbox[:at]
+        self._behind = stop is not None
+        if self._behind and self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+        self.resume_reading()
+
+    def _take_one(self, at: int) -> int | None:
+        """Handle the message that begins at *at*; returns its end, None where it is not whole."""
+        available = len(self._inbox) - at
+        if self._skip:
+            step = min(self._skip, available)
+            self._skip -= step
+            return at + step if step else None
+        if available < HEAD_BYTES:
+            return None
+        head = read_head(self._inbox, at)
+        limit = CALL_BYTES if head.kind == CALL else OTHER_BYTES
+        if head.body_at > limit:  # not even its sender can be read
+            self._skip = head.total
+            return at
+        if head.total > limit:
+            if available < head.body_at:
+                return None
+            self._skip = head.total - head.body_at
+            self._on_oversize(head, bytes(self._inbox[at : at + head.body_at]))
+            return at + head.body_at
+        if available < head.total:
+            return None
+        self._on_message(head, bytes(self._inbox[at : at + head.total]))
+        return at + head.total

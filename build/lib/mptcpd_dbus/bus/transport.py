@@ -1,0 +1,298 @@
+"""One connection to a bus: calls and answers both ways, signals, names.
+
+dbus-next's reader and writer must not face a system bus: one legal header field disconnects
+them, a 31 MiB message freezes them, EAGAIN kills them.  So dbus-next finds the bus, connects and
+authenticates, and everything after is ours.  Knows nothing of objects, callers or authorisation.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from dbus_next import AuthError, BusType
+from dbus_next.aio import MessageBus
+
+from mptcpd_dbus.bus import message as wire_message
+from mptcpd_dbus.bus.error_names import DISCONNECTED, FAILED, LIMITS_EXCEEDED, BusError
+from mptcpd_dbus.bus.message import (
+    CALL,
+    DESTINATION,
+    ERROR,
+    ERROR_NAME,
+    INTERFACE,
+    MEMBER,
+    NO_REPLY,
+    PATH,
+    REPLY_SERIAL,
+    RETURN,
+    SIGNATURE,
+    Head,
+    Incoming,
+)
+from mptcpd_dbus.bus.names import CALL_BYTES, MESSAGE_BYTES, OTHER_BYTES
+from mptcpd_dbus.bus.signatures import WireError
+from mptcpd_dbus.bus.stream import Stream
+from mptcpd_dbus.bus.wire import encode
+
+_log = logging.getLogger(__name__)
+
+DBUS = "org.freedesktop.DBus"
+DBUS_PATH = "/org/freedesktop/DBus"
+
+_DBUS_NEXT = "0.2.3"
+_CONNECT_SECONDS = 25
+_DO_NOT_QUEUE = 4
+_PRIMARY_OWNER, _ALREADY_OWNER = 1, 4
+_pack_text = encode("s")
+
+
+def check_dbus_next() -> None:
+    """Refuse to start on a dbus-next whose private parts we have not read."""
+    version = importlib.metadata.version("dbus-next")
+    if version != _DBUS_NEXT or not hasattr(MessageBus, "_authenticate"):
+        raise RuntimeError(
+            f"dbus-next {version} is installed; install dbus-next=={_DBUS_NEXT}, the only release "
+            "whose private names mptcpd-dbus knows"
+        )
+
+
+class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
+    """What we use of dbus-next: it finds the bus, connects the socket and authenticates."""
+
+    async def _auth_readline(self) -> str:
+        """Read a line of the handshake; dbus-next's own spins for ever when the bus hangs up."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            byte = await self._loop.sock_recv(self._sock, 1)
+            if not byte:
+                raise ConnectionError("the bus closed the connection while we authenticated")
+            line += byte
+        return line[:-2].decode()
+
+
+class Transport:
+    """A connection to the bus at *address*: "system", "session" or a D-Bus address."""
+
+    def __init__(self, address: str) -> None:
+        check_dbus_next()
+        match address:
+            case "system":
+                bus = _Connection(bus_type=BusType.SYSTEM, negotiate_unix_fd=False)
+            case "session":
+                bus = _Connection(bus_type=BusType.SESSION, negotiate_unix_fd=False)
+            case _:
+                bus = _Connection(bus_address=address, negotiate_unix_fd=False)
+        self._bus = bus
+        sock = bus._sock  # noqa: SLF001  dbus-next has no public way to it
+        self._stream = Stream(sock, self._receive, self._refuse, self._drained)
+        self._serial = 0
+        self._answers: dict[int, asyncio.Future[list[Any]]] = {}
+        self._listeners: dict[tuple[str, str], list[Callable[[Incoming], None]]] = {}
+        self.unique_name = ""
+        self.disconnected = self._stream.closed
+        self.disconnected.add_done_callback(self._on_closed)
+        self.on_call: Callable[[Incoming], None] | None = None
+        self.on_drained: Callable[[], None] | None = None
+        self.on_name_lost: Callable[[str], None] | None = None
+
+    # Connection and names
+
+    async def connect(self) -> None:
+        """Authenticate and say Hello; calls may come in from now on.  Raises OSError."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._bus._authenticate()  # noqa: SLF001  dbus-next has no public way
+            self.on_signal(DBUS, "NameLost", self._on_name_lost)
+            self._stream.resume_reading()
+            (self.unique_name,) = await self.call(DBUS, DBUS_PATH, DBUS, "Hello")
+        except (AuthError, BusError) as error:
+            self.disconnect("the bus refused us")
+            raise ConnectionError(f"the bus refused us: {error}") from error
+        except BaseException:
+            self.disconnect("connecting failed")
+            raise
+        finally:
+            self._bus._stream.close()  # noqa: SLF001  it would never be closed otherwise
+
+    def disconnect(self, reason: str = "closed") -> None:
+        """Leave the bus after what is queued has been offered to the socket once."""
+        self._stream.close(reason)
+
+    def _on_closed(self, closed: asyncio.Future[str]) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(BusError(DISCONNECTED, closed.result()))
+
+    async def request_name(self, name: str) -> bool:
+        """Own *name* now, or not at all: there is no waiting in a queue for it."""
+        (answer,) = await self.call(DBUS, DBUS_PATH, DBUS, "RequestName", "su", name, _DO_NOT_QUEUE)
+        return answer in (_PRIMARY_OWNER, _ALREADY_OWNER)
+
+    def _on_name_lost(self, message: Incoming) -> None:
+        if message.sender == DBUS and self.on_name_lost is not None:
+            self.on_name_lost(message.values()[0])
+
+    # What we send
+
+    def next_serial(self) -> int:
+        """Return the serial of the next message: never 0, and 32 bits wide."""
+        self._serial = self._serial % 0xFFFFFFFF + 1
+        return self._serial
+
+    def send_bytes(self, data: bytes | bytearray, *, droppable: bool) -> None:
+        """Queue a message; a signal may be dropped, never an answer."""
+        self._stream.send(data, droppable=droppable)
+
+    def _drained(self) -> None:
+        if self.on_drained is not None:
+            self.on_drained()
+
+    @property
+    def signals_dropped(self) -> int:
+        """How many signals the queue had no room for."""
+        return self._stream.signals_dropped
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *body: Any,
+        timeout: float = 25,  # noqa: ASYNC109  the caller's words; D-Bus' own default
+        flags: int = 0,
+    ) -> list[Any]:
+        """Call a method and return the values of its answer; with NO_REPLY, nothing at once.
+
+        Raises BusError with the name of the remote error, TimeoutError, or BusError(Disconnected).
+        """
+        if self.disconnected.done():
+            raise BusError(DISCONNECTED, "not connected to the bus")
+        fields: list[tuple[bytes, str | int]] = [
+            (PATH, path),
+            (DESTINATION, destination),
+            (INTERFACE, interface),
+            (MEMBER, member),
+        ]
+        if signature:
+            fields.append((SIGNATURE, signature))
+        data = wire_message.header(CALL, fields, flags)
+        body_at = len(data)
+        encode(signature)(data, body)
+        serial = self.next_serial()
+        wire_message.finish(data, body_at, serial)
+        if flags & NO_REPLY:
+            self.send_bytes(data, droppable=False)
+            return []
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._answers[serial] = answer
+        try:
+            self.send_bytes(data, droppable=False)
+            async with asyncio.timeout(timeout):
+                return await answer
+        finally:
+            del self._answers[serial]
+
+    def reply(self, call: Incoming, signature: str, body: bytes | bytearray) -> int:
+        """Answer *call* with a packed body; returns the size of what was sent."""
+        if call.flags & NO_REPLY:
+            return 0
+        fields: list[tuple[bytes, str | int]] = [
+            (REPLY_SERIAL, call.serial),
+            (DESTINATION, call.sender),
+        ]
+        if signature:
+            fields.append((SIGNATURE, signature))
+        data = wire_message.header(RETURN, fields)
+        if len(data) + len(body) > MESSAGE_BYTES:
+            return self.reply_error(call, LIMITS_EXCEEDED, "the answer is too large for the bus")
+        body_at = len(data)
+        data += body
+        self.send_bytes(wire_message.finish(data, body_at, self.next_serial()), droppable=False)
+        return len(data)
+
+    def reply_error(self, call: Incoming, name: str, text: str) -> int:
+        """Answer *call* with an error; the text becomes one line that the bus accepts."""
+        if call.flags & NO_REPLY:
+            return 0
+        line = " ".join(text.replace("\0", " ").split())[:1000]
+        data = wire_message.header(
+            ERROR,
+            [
+                (REPLY_SERIAL, call.serial),
+                (DESTINATION, call.sender),
+                (ERROR_NAME, name),
+                (SIGNATURE, "s"),
+            ],
+        )
+        body_at = len(data)
+        _pack_text(data, (line.encode(errors="replace").decode(),))
+        self.send_bytes(wire_message.finish(data, body_at, self.next_serial()), droppable=False)
+        return len(data)
+
+    # What we receive
+
+    def on_signal(self, interface: str, member: str, handler: Callable[[Incoming], None]) -> None:
+        """Hand signals of this name to *handler*, which looks at the sender: anybody may send one.
+
+        The match rule is the caller's to add, for only the caller knows how narrow it can be.
+        """
+        self._listeners.setdefault((interface, member), []).append(handler)
+
+    def _refuse(self, head: Head, data: bytes) -> None:
+        try:
+            message = wire_message.parse(head, data)
+        except WireError:
+            return
+        if head.kind == CALL:
+            self.reply_error(message, LIMITS_EXCEEDED, f"a call may have {CALL_BYTES} bytes")
+        else:
+            self._answer(message, BusError(LIMITS_EXCEEDED, f"more than {OTHER_BYTES} bytes"))
+
+    def _receive(self, head: Head, data: bytes) -> None:
+        try:
+            self._deliver(wire_message.parse(head, data))
+        except WireError as error:
+            _log.debug("a malformed message was ignored: %s", error)
+        except Exception:  # noqa: BLE001  the next message must still come
+            _log.exception("a message could not be handled")
+
+    def _deliver(self, message: Incoming) -> None:
+        match message.kind:
+            case wire_message.CALL:
+                if self.on_call is not None and message.sender:
+                    self.on_call(message)
+            case wire_message.SIGNAL:
+                for handler in self._listeners.get((message.interface, message.member), ()):
+                    handler(message)
+            case wire_message.RETURN:
+                self._answer(message, None)
+            case wire_message.ERROR:
+                self._answer(message, _remote_error(message))
+            case _:
+                pass  # other kinds must be ignored, says the specification
+
+    def _answer(self, message: Incoming, error: BusError | None) -> None:
+        answer = self._answers.get(message.reply_serial)
+        if answer is None or answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+            return
+        try:
+            answer.set_result(message.values())
+        except WireError as malformed:
+            answer.set_exception(BusError(FAILED, str(malformed)))
+
+
+def _remote_error(message: Incoming) -> BusError:
+    try:
+        values = message.values()
+    except WireError:
+        values = []
+    text = values[0] if values and isinstance(values[0], str) else ""
+    return BusError(message.error_name, text)

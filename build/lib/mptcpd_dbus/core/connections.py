@@ -1,0 +1,69 @@
+"""Connections, their subflows and their addresses, as they are now.
+
+These are the living objects of the state; only `State` changes them.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from dataclasses import dataclass, field
+
+from mptcpd_dbus.core.network import Interface
+from mptcpd_dbus.core.types import ConnectionState, FourTuple
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """An MPTCP connection (RFC 8684, section 1.3).
+
+    `number` names it for ever, `token` only while it lives: the kernel uses tokens again.
+    `path_manager` ("kernel" or "userspace"), `uid` and `cgroup` are read from the kernel once the
+    connection outlives the batch of events it began in; until then they are "" and None.
+    """
+
+    number: int
+    token: int
+    four_tuple: FourTuple
+    server_side: bool
+    deny_join_id0: bool
+    mapped: bool
+    state: ConnectionState = ConnectionState.CREATED
+    path_manager: str = ""
+    uid: int | None = None
+    cgroup: int | None = None
+    fallback: bool = False
+    subflows: "dict[FourTuple, Subflow]" = field(default_factory=dict)
+    local_addresses: "dict[int, Address]" = field(default_factory=dict)
+    remote_addresses: "dict[int, Address]" = field(default_factory=dict)
+    subflows_made: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Subflow:
+    """One TCP flow of a connection; `backup` was asked by the peer, `backup_requested` by us.
+
+    `interface` is the device the socket is bound to (then `bound_to` is its index), else the one
+    that owns the local address.
+    """
+
+    connection: Connection
+    number: int
+    four_tuple: FourTuple
+    local_id: int
+    remote_id: int
+    backup: bool
+    mapped: bool
+    initial: bool
+    bound_to: int
+    interface: Interface | None
+    backup_requested: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Address:
+    """An address that one end has announced or uses on a connection, under its address ID."""
+
+    connection: Connection
+    id: int
+    address: str
+    port: int
+    remote: bool
+    flags: int = 0

@@ -1,0 +1,41 @@
+"""Endpoints: the addresses that the in-kernel path manager works with (ip-mptcp(8))."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from dataclasses import dataclass
+
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag
+
+_WORDS = {flag.value: flag.name.lower() for flag in AddressFlag if flag.name}
+_BITS = {word: bit for bit, word in _WORDS.items()}
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """An endpoint; `entry` is what the kernel says of it."""
+
+    id: int
+    entry: AddressEntry
+
+
+def flag_words(flags: int) -> list[str]:
+    """Give *flags* in ip-mptcp(8)'s words; a bit without a word as hexadecimal, and kept."""
+    bits = (1 << n for n in range(flags.bit_length()) if flags >> n & 1)
+    return [_WORDS.get(bit, f"0x{bit:x}") for bit in bits]
+
+
+def flag_bits(words: list[str]) -> int:
+    """Read what `flag_words` writes; raise ValueError naming the word that means nothing."""
+    flags = 0
+    for word in words:
+        if word in _BITS:
+            flags |= _BITS[word]
+            continue
+        try:
+            bit = int(word, 16) if word.startswith("0x") else 0
+        except ValueError:
+            bit = 0
+        if not 0 < bit < 1 << 32:
+            known = ", ".join(_BITS)
+            raise ValueError(f"unknown flag {word!r}; known are {known} and bits as 0x40")
+        flags |= bit
+    return flags

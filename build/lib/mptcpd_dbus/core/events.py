@@ -1,0 +1,203 @@
+"""What happens: one class per event, and one word for it in every layer.
+
+The class name is the name of the D-Bus signal; the kernel's own spelling stands in
+`kernel/mptcp_pm.py`.  Fields follow enum mptcp_event_attr, <linux/mptcp_pm.h>.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from dataclasses import dataclass
+
+from mptcpd_dbus.core.types import FourTuple
+
+
+@dataclass(frozen=True, slots=True)
+class NewConnection:
+    """A connection's first subflow finished its MP_CAPABLE handshake (RFC 8684, section 3.1)."""
+
+    token: int
+    four_tuple: FourTuple
+    local_id: int = 0
+    remote_id: int = 0
+    server_side: bool = False
+    deny_join_id0: bool = False
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEstablished:
+    """The peer has confirmed MPTCP with its first data or option: subflows may now be added."""
+
+    token: int
+    four_tuple: FourTuple
+    local_id: int = 0
+    remote_id: int = 0
+    server_side: bool = False
+    deny_join_id0: bool = False
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """The connection is gone, with all its subflows."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewAddress:
+    """The peer announced an address (ADD_ADDR, RFC 8684, section 3.4.1).
+
+    `port` is the announced port or, where none was announced, the remote port of the subflow that
+    carried the option.
+    """
+
+    token: int
+    remote_id: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRemoved:
+    """The peer withdrew an address (REMOVE_ADDR, RFC 8684, section 3.4.2)."""
+
+    token: int
+    remote_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubflow:
+    """A subflow joined the connection (MP_JOIN, RFC 8684, section 3.2).
+
+    `backup` is what the *peer* asked for.  `interface_index` is 0 unless the socket is bound to a
+    device.
+    """
+
+    token: int
+    four_tuple: FourTuple
+    local_id: int = 0
+    remote_id: int = 0
+    backup: bool = False
+    interface_index: int = 0
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowClosed:
+    """A subflow ended, or a join failed before it began.
+
+    `error` is an errno or 0; `reset_reason` is the peer's MP_TCPRST reason (RFC 8684, section 3.6)
+    or None where no such option came.
+    """
+
+    token: int
+    four_tuple: FourTuple
+    local_id: int = 0
+    remote_id: int = 0
+    backup: bool = False
+    interface_index: int = 0
+    mapped: bool = False
+    error: int = 0
+    reset_reason: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowPriority:
+    """The peer changed a subflow's priority (MP_PRIO, RFC 8684, section 3.3.8)."""
+
+    token: int
+    four_tuple: FourTuple
+    local_id: int = 0
+    remote_id: int = 0
+    backup: bool = False
+    interface_index: int = 0
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCreated:
+    """An MPTCP socket began to listen."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerClosed:
+    """An MPTCP socket stopped listening."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewInterface:
+    """A network interface appeared (RTM_NEWLINK, rtnetlink(7))."""
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateInterface:
+    """A network interface changed its name, its kind or its flags."""
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteInterface:
+    """A network interface is gone (RTM_DELLINK)."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewLocalAddress:
+    """An interface has a usable address (RTM_NEWADDR; IFA_LOCAL, neither tentative nor failed)."""
+
+    interface_index: int
+    address: str
+    prefix_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLocalAddress:
+    """An interface lost an address (RTM_DELADDR)."""
+
+    interface_index: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """A kernel socket overflowed; the state has been read anew.
+
+    `source` is "mptcp_pm" or "rtnetlink".
+    """
+
+    source: str
+
+
+ConnectionEvent = (
+    NewConnection
+    | ConnectionEstablished
+    | ConnectionClosed
+    | NewAddress
+    | AddressRemoved
+    | NewSubflow
+    | SubflowClosed
+    | SubflowPriority
+)
+MptcpEvent = ConnectionEvent | ListenerCreated | ListenerClosed
+NetworkEvent = (
+    NewInterface | UpdateInterface | DeleteInterface | NewLocalAddress | DeleteLocalAddress
+)
+Event = MptcpEvent | NetworkEvent | EventsLost

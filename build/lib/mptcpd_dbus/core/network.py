@@ -1,0 +1,57 @@
+"""The host's interfaces with their addresses and default routes, as rtnetlink tells them."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from dataclasses import dataclass, field
+
+from mptcpd_dbus.core.errors import InvalidArgument
+
+
+@dataclass(slots=True, eq=False)
+class Interface:
+    """A network interface: `up` is the administrator's wish (IFF_UP), `running` the carrier.
+
+    `addresses` maps each usable address to its prefix length; `default_routes` holds the address
+    families (4, 6) for which the main table has a default route over this interface.
+    """
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    running: bool
+    addresses: dict[str, int] = field(default_factory=dict)
+    default_routes: frozenset[int] = frozenset()
+
+
+class Network:
+    """All interfaces by index, and who owns an address."""
+
+    def __init__(self) -> None:
+        self.interfaces: dict[int, Interface] = {}
+        self._owners: dict[str, list[Interface]] = {}
+
+    def owner(self, address: str) -> Interface | None:
+        """Give the interface that has *address*; of several, the one that had it first."""
+        owners = self._owners.get(address)
+        return owners[0] if owners else None
+
+    def by_name(self, name: str) -> Interface:
+        """Give the interface called *name*; raise InvalidArgument if there is none."""
+        for interface in self.interfaces.values():
+            if interface.name == name:
+                return interface
+        raise InvalidArgument(f"Interface: there is no network interface {name[:16]!r}")
+
+    def add_address(self, interface: Interface, address: str, prefix_length: int) -> None:
+        """Note that *interface* has *address*."""
+        if address not in interface.addresses:
+            self._owners.setdefault(address, []).append(interface)
+        interface.addresses[address] = prefix_length
+
+    def remove_address(self, interface: Interface, address: str) -> None:
+        """Note that *interface* no longer has *address*."""
+        del interface.addresses[address]
+        owners = self._owners[address]
+        owners.remove(interface)
+        if not owners:
+            del self._owners[address]

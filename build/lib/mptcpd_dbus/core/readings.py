@@ -1,0 +1,112 @@
+"""What is read back where the kernel sends no event; `State.apply` takes it like an event.
+
+A reading is the whole present truth about its subject, never a difference.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from dataclasses import dataclass
+
+from mptcpd_dbus.core.types import AddressEntry, FourTuple
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRead:
+    """A connection in sock_diag, protocol 262 (struct mptcp_info, <linux/mptcp.h>).
+
+    `state` is the TCP state of the MPTCP socket (enum in <net/tcp_states.h>: 1 ESTABLISHED,
+    2 SYN_SENT, ...); `cgroup` is the cgroup ID at creation, 0 where the kernel does not tell;
+    `inode` is 0 before accept() and after close().
+    """
+
+    token: int
+    four_tuple: FourTuple
+    mapped: bool
+    state: int
+    uid: int
+    inode: int
+    cgroup: int
+    fallback: bool
+    extra_subflows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowRead:
+    """A subflow in TCP's sock_diag with its ULP information (INET_ULP_INFO_MPTCP)."""
+
+    token: int
+    four_tuple: FourTuple
+    mapped: bool
+    state: int
+    local_id: int
+    remote_id: int
+    backup: bool
+    backup_requested: bool
+    interface_index: int
+    initial: bool
+    opened_here: bool
+    fully_established: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddressesRead:
+    """A connection's path manager and, under the userspace one, its table of local address IDs.
+
+    `entries` is None where the in-kernel path manager owns the connection.
+    """
+
+    token: int
+    entries: tuple[AddressEntry, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRead:
+    """An MPTCP socket that listens, as TCP's sock_diag shows it."""
+
+    address: str
+    port: int
+    interface_index: int
+    uid: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsRead:
+    """All endpoints of the in-kernel path manager (GET_ADDR)."""
+
+    endpoints: tuple[AddressEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsRead:
+    """The limits of the in-kernel path manager (GET_LIMITS)."""
+
+    subflows: int
+    add_addr_accepted: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRead:
+    """The sysctls of net.mptcp that matter here; "" where the kernel has none of that name."""
+
+    enabled: bool
+    path_manager: str
+    available_path_managers: tuple[str, ...]
+    scheduler: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRoutesRead:
+    """The interfaces that a unicast default route of the main table uses, by family (4 or 6)."""
+
+    interfaces: frozenset[tuple[int, int]]
+
+
+Reading = (
+    ConnectionRead
+    | SubflowRead
+    | LocalAddressesRead
+    | EndpointsRead
+    | LimitsRead
+    | SettingsRead
+    | DefaultRoutesRead
+)

@@ -1,0 +1,377 @@
+"""The state: everything known about the host's MPTCP, changed by `apply` and by nothing else.
+
+It is pure: events and readings go in, a `Change` comes out.  What the kernel's events leave out
+is stated at the rule that copes with it; all of it was measured on a 6.18 kernel.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Union
+
+from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core.connections import Address, Connection, Subflow
+from mptcpd_dbus.core.endpoints import Endpoint
+from mptcpd_dbus.core.network import Interface, Network
+from mptcpd_dbus.core.types import ConnectionState
+
+Thing = Union[Connection, Subflow, Address, Endpoint, Interface, "State"]
+"""Whatever is published as an object; the state itself is the host's."""
+
+_TCP_ESTABLISHED = 1
+
+
+@dataclass(slots=True)
+class Change:
+    """What one event or reading did: its connection, its subject, and the objects it touched.
+
+    Containers come before their content in `added`, after it in `removed`.
+    """
+
+    connection: Connection | None = None
+    subject: Thing | None = None
+    added: tuple[Thing, ...] = ()
+    changed: tuple[Thing, ...] = ()
+    removed: tuple[Thing, ...] = ()
+
+
+class State:
+    """Connections by token, the network, the in-kernel path manager's endpoints and settings."""
+
+    def __init__(self) -> None:
+        self.connections: dict[int, Connection] = {}
+        self.network = Network()
+        self.endpoints: dict[int, Endpoint] = {}
+        self.limits = readings.LimitsRead(subflows=0, add_addr_accepted=0)
+        self.settings = readings.SettingsRead(
+            enabled=False, path_manager="", available_path_managers=(), scheduler=""
+        )
+        self.listeners: Counter[tuple[str, int]] = Counter()
+        self.events_lost = 0
+        self.connections_seen = 0
+        self._apply: dict[type, Callable[[Any], Change | None]] = {
+            events.NewConnection: self._new_connection,
+            events.ConnectionEstablished: self._connection_established,
+            events.ConnectionClosed: self._connection_closed,
+            events.NewAddress: self._new_address,
+            events.AddressRemoved: self._address_removed,
+            events.NewSubflow: self._new_subflow,
+            events.SubflowClosed: self._subflow_closed,
+            events.SubflowPriority: self._subflow_priority,
+            events.ListenerCreated: self._listener_created,
+            events.ListenerClosed: self._listener_closed,
+            events.NewInterface: self._new_interface,
+            events.UpdateInterface: self._update_interface,
+            events.DeleteInterface: self._delete_interface,
+            events.NewLocalAddress: self._new_local_address,
+            events.DeleteLocalAddress: self._delete_local_address,
+            events.EventsLost: self._events_lost,
+            readings.ConnectionRead: self._connection_read,
+            readings.SubflowRead: self._subflow_read,
+            readings.LocalAddressesRead: self._local_addresses_read,
+            readings.EndpointsRead: self._endpoints_read,
+            readings.LimitsRead: self._limits_read,
+            readings.SettingsRead: self._settings_read,
+            readings.DefaultRoutesRead: self._default_routes_read,
+        }
+
+    def apply(self, what: events.Event | readings.Reading) -> Change | None:
+        """Take *what* in; give what it changed, or None where it taught nothing."""
+        return self._apply[type(what)](what)
+
+    def implied_by(self, event: events.Event) -> list[events.Event]:
+        """Give the events that must have come before *event* and did not.
+
+        The kernel sends no CLOSED when the peer aborts, and uses tokens again; and a vanishing
+        interface takes its addresses along.
+        """
+        if isinstance(event, events.NewConnection):
+            old = self.connections.get(event.token)
+            if old is not None and old.four_tuple != event.four_tuple:
+                return [events.ConnectionClosed(event.token)]
+        elif isinstance(event, events.DeleteInterface):
+            interface = self.network.interfaces.get(event.index)
+            if interface is not None:
+                return [
+                    events.DeleteLocalAddress(event.index, address)
+                    for address in interface.addresses
+                ]
+        return []
+
+    # Connections.  An event for a token that is not known teaches nothing: a lone CLOSED belongs
+    # to a connection that never became MPTCP, and ESTABLISHED or ANNOUNCED may follow CLOSED.
+
+    def _new_connection(self, event: events.NewConnection) -> Change | None:
+        if event.token in self.connections:
+            return None  # found by a dump before its event was read
+        self.connections_seen += 1
+        connection = Connection(
+            self.connections_seen,
+            event.token,
+            event.four_tuple,
+            event.server_side,
+            event.deny_join_id0,
+            event.mapped,
+        )
+        self.connections[event.token] = connection
+        # The initial subflow has no event of its own; its addresses are the connection's.
+        initial = self._add_subflow(connection, event, initial=True)
+        return Change(connection, connection, added=(connection, initial))
+
+    def _connection_established(self, event: events.ConnectionEstablished) -> Change | None:
+        connection = self.connections.get(event.token)
+        if connection is None or connection.state is not ConnectionState.CREATED:
+            return None
+        connection.state = ConnectionState.ESTABLISHED
+        # The peer's wish may only be known by now.
+        connection.deny_join_id0 |= event.deny_join_id0
+        return Change(connection, connection, changed=(connection,))
+
+    def _connection_closed(self, event: events.ConnectionClosed) -> Change | None:
+        connection = self.connections.pop(event.token, None)
+        if connection is None:
+            return None
+        # No SUB_CLOSED comes for the subflows of a closed connection.
+        removed: tuple[Thing, ...] = (
+            *connection.subflows.values(),
+            *connection.local_addresses.values(),
+            *connection.remote_addresses.values(),
+            connection,
+        )
+        # Let go of them: a cycle would leave the freeing to the collector, which holds the loop.
+        connection.subflows, connection.local_addresses, connection.remote_addresses = {}, {}, {}
+        return Change(connection, connection, removed=removed)
+
+    def _new_address(self, event: events.NewAddress) -> Change | None:
+        connection = self.connections.get(event.token)
+        if connection is None:
+            return None
+        known = connection.remote_addresses.get(event.remote_id)
+        if known is None:
+            address = Address(connection, event.remote_id, event.address, event.port, remote=True)
+            connection.remote_addresses[event.remote_id] = address
+            return Change(connection, address, added=(address,))
+        if (known.address, known.port) == (event.address, event.port):
+            return None  # one ADD_ADDR is heard once per retransmission
+        known.address, known.port = event.address, event.port
+        return Change(connection, known, changed=(known,))
+
+    def _address_removed(self, event: events.AddressRemoved) -> Change | None:
+        connection = self.connections.get(event.token)
+        if connection is None:
+            return None
+        address = connection.remote_addresses.pop(event.remote_id, None)
+        # The peer may withdraw an ID that it never announced: told, though there is no object.
+        return Change(connection, address, removed=(address,) if address else ())
+
+    def _new_subflow(self, event: events.NewSubflow) -> Change | None:
+        connection = self.connections.get(event.token)
+        if connection is None or event.four_tuple in connection.subflows:
+            return None
+        subflow = self._add_subflow(connection, event, initial=False)
+        added: tuple[Thing, ...] = (subflow,)
+        # A join from an address that was never announced makes the kernel allocate an ID for it.
+        if (
+            event.local_id
+            and connection.path_manager == "userspace"
+            and event.local_id not in connection.local_addresses
+        ):
+            address = Address(
+                connection, event.local_id, event.four_tuple.local_address, 0, remote=False
+            )
+            connection.local_addresses[event.local_id] = address
+            added = (subflow, address)
+        return Change(connection, subflow, added=added)
+
+    def _subflow_closed(self, event: events.SubflowClosed) -> Change | None:
+        connection = self.connections.get(event.token)
+        if connection is None:
+            return None
+        subflow = connection.subflows.pop(event.four_tuple, None)
+        # A join that failed has no SUB_ESTABLISHED before it: told, though there is no object.
+        return Change(connection, subflow, removed=(subflow,) if subflow else ())
+
+    def _subflow_priority(self, event: events.SubflowPriority) -> Change | None:
+        connection = self.connections.get(event.token)
+        subflow = connection.subflows.get(event.four_tuple) if connection else None
+        if subflow is None or subflow.backup == event.backup:
+            return None
+        subflow.backup = event.backup
+        return Change(connection, subflow, changed=(subflow,))
+
+    def _add_subflow(
+        self,
+        connection: Connection,
+        event: events.NewConnection | events.NewSubflow,
+        *,
+        initial: bool,
+    ) -> Subflow:
+        connection.subflows_made += 1
+        bound = 0 if isinstance(event, events.NewConnection) else event.interface_index
+        network = self.network
+        subflow = Subflow(
+            connection,
+            connection.subflows_made,
+            event.four_tuple,
+            event.local_id,
+            event.remote_id,
+            backup=not isinstance(event, events.NewConnection) and event.backup,
+            mapped=event.mapped,
+            initial=initial,
+            bound_to=bound,
+            interface=network.interfaces.get(bound)
+            if bound
+            else network.owner(event.four_tuple.local_address),
+        )
+        connection.subflows[event.four_tuple] = subflow
+        return subflow
+
+    def _connection_read(self, reading: readings.ConnectionRead) -> Change | None:
+        connection = self.connections.get(reading.token)
+        if connection is None:
+            return None
+        connection.uid = reading.uid
+        connection.cgroup = reading.cgroup
+        connection.fallback = reading.fallback
+        if reading.state != _TCP_ESTABLISHED:
+            connection.state = ConnectionState.CLOSING
+        return Change(connection, connection, changed=(connection,))
+
+    def _subflow_read(self, reading: readings.SubflowRead) -> Change | None:
+        connection = self.connections.get(reading.token)
+        subflow = connection.subflows.get(reading.four_tuple) if connection else None
+        if subflow is None or subflow.backup_requested == reading.backup_requested:
+            return None
+        subflow.backup_requested = reading.backup_requested
+        return Change(connection, subflow, changed=(subflow,))
+
+    def _local_addresses_read(self, reading: readings.LocalAddressesRead) -> Change | None:
+        connection = self.connections.get(reading.token)
+        if connection is None:
+            return None
+        connection.path_manager = "kernel" if reading.entries is None else "userspace"
+        entries = {entry.id: entry for entry in reading.entries or ()}
+        known = connection.local_addresses
+        removed = tuple(known.pop(i) for i in list(known) if i not in entries)
+        added: list[Thing] = []
+        changed: list[Thing] = [connection]
+        for entry in entries.values():
+            address = known.get(entry.id)
+            if address is None:
+                address = Address(connection, entry.id, "", 0, remote=False)
+                known[entry.id] = address
+                added.append(address)
+            else:
+                changed.append(address)
+            address.address, address.port, address.flags = entry.address, entry.port, entry.flags
+        return Change(connection, connection, tuple(added), tuple(changed), removed)
+
+    # The in-kernel path manager, listeners and settings.
+
+    def _endpoints_read(self, reading: readings.EndpointsRead) -> Change:
+        entries = {entry.id: entry for entry in reading.endpoints}
+        known = self.endpoints
+        removed = tuple(known.pop(i) for i in list(known) if i not in entries)
+        added: list[Thing] = []
+        changed: list[Thing] = []
+        for entry in entries.values():
+            endpoint = known.get(entry.id)
+            if endpoint is None:
+                known[entry.id] = endpoint = Endpoint(entry.id, entry)
+                added.append(endpoint)
+            elif endpoint.entry != entry:
+                endpoint.entry = entry
+                changed.append(endpoint)
+        return Change(added=tuple(added), changed=tuple(changed), removed=removed)
+
+    def _limits_read(self, reading: readings.LimitsRead) -> Change:
+        self.limits = reading
+        return Change(changed=(self,))
+
+    def _settings_read(self, reading: readings.SettingsRead) -> Change:
+        self.settings = reading
+        return Change(changed=(self,))
+
+    def _listener_created(self, event: events.ListenerCreated) -> Change:
+        self.listeners[event.address, event.port] += 1
+        return Change(changed=(self,))
+
+    def _listener_closed(self, event: events.ListenerClosed) -> Change | None:
+        key = (event.address, event.port)
+        if key not in self.listeners:
+            return None
+        self.listeners[key] -= 1  # several may share a port (SO_REUSEPORT)
+        if not self.listeners[key]:
+            del self.listeners[key]
+        return Change(changed=(self,))
+
+    def _events_lost(self, _: events.EventsLost) -> Change:
+        self.events_lost += 1
+        return Change()
+
+    # The network.
+
+    def _new_interface(self, event: events.NewInterface) -> Change | None:
+        if event.index in self.network.interfaces:
+            return self._update_interface(event)
+        interface = Interface(event.index, event.name, event.kind, event.up, event.running)
+        self.network.interfaces[event.index] = interface
+        return Change(subject=interface, added=(interface,))
+
+    def _update_interface(
+        self, event: events.NewInterface | events.UpdateInterface
+    ) -> Change | None:
+        interface = self.network.interfaces.get(event.index)
+        if interface is None:
+            return None
+        before = (interface.name, interface.kind, interface.up, interface.running)
+        after = (event.name, event.kind, event.up, event.running)
+        if before == after:
+            return None
+        interface.name, interface.kind, interface.up, interface.running = after
+        changed: tuple[Thing, ...] = (interface,)
+        if before[0] != after[0]:
+            changed += tuple(self._subflows_over(interface))
+        return Change(subject=interface, changed=changed)
+
+    def _delete_interface(self, event: events.DeleteInterface) -> Change | None:
+        interface = self.network.interfaces.pop(event.index, None)
+        if interface is None:
+            return None
+        orphans = self._subflows_over(interface)
+        for subflow in orphans:
+            subflow.interface = None
+        return Change(subject=interface, changed=tuple(orphans), removed=(interface,))
+
+    def _new_local_address(self, event: events.NewLocalAddress) -> Change | None:
+        interface = self.network.interfaces.get(event.interface_index)
+        if interface is None or interface.addresses.get(event.address) == event.prefix_length:
+            return None
+        self.network.add_address(interface, event.address, event.prefix_length)
+        return Change(subject=interface, changed=(interface,))
+
+    def _delete_local_address(self, event: events.DeleteLocalAddress) -> Change | None:
+        interface = self.network.interfaces.get(event.interface_index)
+        if interface is None or event.address not in interface.addresses:
+            return None
+        self.network.remove_address(interface, event.address)
+        return Change(subject=interface, changed=(interface,))
+
+    def _default_routes_read(self, reading: readings.DefaultRoutesRead) -> Change | None:
+        changed: list[Thing] = []
+        for interface in self.network.interfaces.values():
+            families = frozenset(f for index, f in reading.interfaces if index == interface.index)
+            if families != interface.default_routes:
+                interface.default_routes = families
+                changed.append(interface)
+        return Change(changed=tuple(changed)) if changed else None
+
+    def _subflows_over(self, interface: Interface) -> list[Subflow]:
+        """Find them by a scan: renaming or deleting an interface is rare, a subflow is not."""
+        return [
+            subflow
+            for connection in self.connections.values()
+            for subflow in connection.subflows.values()
+            if subflow.interface is interface
+        ]

@@ -1,0 +1,107 @@
+"""The walk of an event: state, publisher, path manager, in kernel order and without waiting.
+
+Every event and every reading passes `_step`; nothing else changes the state.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Protocol
+
+from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.kernel_protocol import Kernel
+from mptcpd_dbus.path_manager import PathManager
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """What the engine asks of the bus edge."""
+
+    def publish(self, event: events.Event, change: Change) -> None:
+        """Queue the event's signal and show what it changed."""
+
+    def show(self, change: Change) -> None:
+        """Show what a reading changed."""
+
+    def flush(self) -> None:
+        """Send what has come together."""
+
+
+class Engine:
+    """Owns the state; hands each event on, and completes what the events leave out."""
+
+    def __init__(self, state: State, kernel: Kernel) -> None:
+        self.state = state
+        self.kernel = kernel
+        self.pm = PathManager(state, kernel, self.take, self.doubt)
+        self.doubted: set[int] = set()
+        self.wake = asyncio.Event()
+        self._publisher: Publisher | None = None
+        self._fresh: list[Connection] = []
+        self._settling = False
+
+    def attach(self, publisher: Publisher) -> None:
+        """Publish to *publisher* from now on."""
+        self._publisher = publisher
+
+    def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
+        """Take a batch in, in order, then settle."""
+        for what in batch:
+            self._step(what)
+        self.settle()
+
+    def take(self, what: events.Event | readings.Reading) -> None:
+        """Take one thing in, and settle at the end of this turn of the loop."""
+        self._step(what)
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self.settle)
+
+    def doubt(self, token: int) -> None:
+        """Have a connection compared with the kernel: it has answered as if there were none."""
+        self.doubted.add(token)
+        self.wake.set()
+
+    def settle(self) -> None:
+        """End a batch: complete the connections that outlived it, then publish."""
+        self._settling = False
+        fresh, self._fresh = self._fresh, []
+        for connection in fresh:
+            if self.state.connections.get(connection.token) is connection:
+                self._complete(connection)
+        if self._publisher is not None:
+            self._publisher.flush()
+
+    def _step(self, what: events.Event | readings.Reading) -> None:
+        if isinstance(what, readings.Reading):
+            change = self.state.apply(what)
+            if change is not None and self._publisher is not None:
+                self._publisher.show(change)
+            return
+        _log.debug("%s", what)
+        for implied in self.state.implied_by(what):
+            self._step(implied)
+        change = self.state.apply(what)
+        if change is None:
+            return
+        if isinstance(what, events.NewConnection) and change.connection is not None:
+            self._fresh.append(change.connection)
+            if len(self.state.connections) == 1:
+                self.wake.set()  # the sweep sleeps while there are none
+        if self._publisher is not None:
+            self._publisher.publish(what, change)
+        self.pm.notice(what, change)
+
+    def _complete(self, connection: Connection) -> None:
+        """Read what no event tells: user, control group, path manager and its address IDs."""
+        if connection.uid is None:
+            row = self.kernel.connection(connection.token)
+            if row is not None:
+                self._step(row)
+        addresses = self.kernel.local_addresses(connection.token)
+        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
+            self._step(addresses)

@@ -1,0 +1,126 @@
+"""Joins on their way: from SUBFLOW_CREATE to the subflow or the reason why there is none.
+
+The kernel's ack names no source port and its events name no request, so of requests with the same
+addresses only one is on its way at a time; the first event with these addresses and a source port
+that was not known before belongs to it.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from os import strerror
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from mptcpd_dbus.core import events
+from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.errors import SubflowFailed
+
+# RFC 8684, section 3.6
+RESET_REASONS = (
+    "unspecified error",
+    "MPTCP-specific error",
+    "lack of resources",
+    "administratively prohibited",
+    "too much outstanding data",
+    "unacceptable performance",
+    "middlebox interference",
+)
+
+_REFUSED, _TIMED_OUT, _UNREACHABLE = 111, 110, 113
+
+
+class JoinKey(NamedTuple):
+    """What an event and a request have in common."""
+
+    token: int
+    local_address: str
+    remote_address: str
+    remote_port: int
+
+
+class Join:
+    """One join on its way; its events arrive in `outcome`, None for the connection's end."""
+
+    def __init__(self, connection: Connection, key: JoinKey, local_port: int) -> None:
+        self._local_port = local_port
+        self._before = {
+            t.local_port
+            for t in connection.subflows
+            if (t.local_address, t.remote_address, t.remote_port) == key[1:]
+        }
+        self.outcome: asyncio.Queue[events.NewSubflow | events.SubflowClosed | None] = (
+            asyncio.Queue()
+        )
+
+    def concerns(self, event: events.NewSubflow | events.SubflowClosed) -> bool:
+        """Whether *event* is of this join and not of an older subflow between its addresses."""
+        port = event.four_tuple.local_port
+        if self._local_port:
+            return port == self._local_port
+        return port not in self._before
+
+
+class Joins:
+    """All joins on their way; `notice` hears every event."""
+
+    def __init__(self) -> None:
+        self._joins: dict[int, dict[JoinKey, Join]] = {}
+        self._turns: WeakValueDictionary[JoinKey, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def begin(
+        self, connection: Connection, key: JoinKey, local_port: int
+    ) -> AsyncIterator[Join]:
+        """Wait for *key*'s turn, then hold it."""
+        # The lock lives as long as somebody holds it or waits for it.
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            join = Join(connection, key, local_port)
+            self._joins.setdefault(key.token, {})[key] = join
+            try:
+                yield join
+            finally:
+                joins = self._joins[key.token]
+                del joins[key]
+                if not joins:
+                    del self._joins[key.token]
+
+    def notice(self, event: events.Event) -> None:
+        """Hand *event* to the join that it is about, if any."""
+        if not self._joins:
+            return
+        if isinstance(event, events.NewSubflow | events.SubflowClosed):
+            t = event.four_tuple
+            key = JoinKey(event.token, t.local_address, t.remote_address, t.remote_port)
+            join = self._joins.get(event.token, {}).get(key)
+            if join is not None and join.concerns(event):
+                join.outcome.put_nowait(event)
+        elif isinstance(event, events.ConnectionClosed):
+            for join in self._joins.get(event.token, {}).values():
+                join.outcome.put_nowait(None)
+
+
+def failure(event: events.SubflowClosed, *, accepted: bool) -> SubflowFailed:
+    """Say why a join failed; *accepted* after SUB_ESTABLISHED, which promises nothing."""
+    if event.error == _REFUSED:
+        why = "refused: nothing listens on that port"
+    elif event.error == _TIMED_OUT:
+        why = "timed out: no answer to the SYN"
+    elif event.error == _UNREACHABLE:
+        why = "unreachable: no way to that address over this path"
+    elif event.reset_reason is not None:
+        name = (
+            RESET_REASONS[event.reset_reason]
+            if event.reset_reason < len(RESET_REASONS)
+            else f"reason {event.reset_reason}"
+        )
+        why = f"reset by the peer: {name} (RFC 8684, section 3.6)"
+    elif accepted:
+        why = "refused by the peer: its limit of subflows is reached or its path manager said no"
+    elif event.error:
+        why = strerror(event.error).lower()
+    else:
+        why = "the peer answered without MPTCP: a plain TCP listener"
+    return SubflowFailed(f"the subflow {event.four_tuple} was not made: {why}")

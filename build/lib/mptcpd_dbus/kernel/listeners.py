@@ -1,0 +1,103 @@
+"""MPTCP sockets that listen on announced addresses, so that the peer's joins find someone.
+
+A join to an announced address with a port needs a listener on exactly that address and port.  What
+joins never comes through accept(); new connections of strangers do, and are closed.  Knows users
+only as keys.  Source: RFC 8684, 3.4.1; socket(7), listen(2).
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Hashable
+
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
+from mptcpd_dbus.kernel.addresses import pack
+
+IPPROTO_MPTCP = 262
+BACKLOG = 1024  # a queue full of strangers would keep out those who join
+STRANGERS_PER_TURN = 16
+_WORDS = {
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "another socket listens there",
+    errno.EADDRNOTAVAIL: "this host does not have the address",
+}
+
+
+class Listeners:
+    """The listeners of this process; each lives as long as it has a user."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[tuple[str, int], socket.socket] = {}
+        self._users: dict[tuple[str, int], set[Hashable]] = {}
+
+    def open(self, user: Hashable, address: str, port: int) -> None:
+        """Listen on (address, port) for *user*, in the running loop."""
+        place = (address, port)
+        if place not in self._sockets:
+            if not 0 < port < 65536:
+                raise InvalidArgument(f"port {port} is not between 1 and 65535")
+            sock = _listen(address, port)
+            self._sockets[place] = sock
+            self._users[place] = set()
+            asyncio.get_running_loop().add_reader(sock, _turn_away, sock)
+        self._users[place].add(user)
+
+    def close(self, user: Hashable) -> None:
+        """Give up whatever *user* opened; what nobody else uses stops listening."""
+        for place, users in list(self._users.items()):
+            users.discard(user)
+            if not users:
+                self._stop(place)
+
+    def inodes(self) -> set[int]:
+        """Give the inodes of the sockets, by which sock_diag names them."""
+        return {os.fstat(sock.fileno()).st_ino for sock in self._sockets.values()}
+
+    def close_all(self) -> None:
+        """Stop listening anywhere."""
+        for place in list(self._sockets):
+            self._stop(place)
+
+    def _stop(self, place: tuple[str, int]) -> None:
+        del self._users[place]
+        sock = self._sockets.pop(place)
+        asyncio.get_running_loop().remove_reader(sock)
+        sock.close()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family, _ = pack(address, mapped=False)  # bind() would ask the name servers for a name
+    try:
+        sock = socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_MPTCP
+        )
+    except OSError as error:
+        raise _refused(error, address, port) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _refused(error, address, port) from error
+    return sock
+
+
+def _turn_away(sock: socket.socket) -> None:
+    """Close strangers' connections, some per turn of the loop."""
+    for _ in range(STRANGERS_PER_TURN):
+        try:
+            stranger, _ = sock.accept()
+        except OSError:  # none left, or it left by itself
+            return
+        stranger.close()
+
+
+def _refused(error: OSError, address: str, port: int) -> KernelRefused:
+    code = error.errno or 0
+    words = _WORDS.get(code, os.strerror(code))
+    return KernelRefused("listen", code, f"{address} port {port}: {words}")

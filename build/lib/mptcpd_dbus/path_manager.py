@@ -1,0 +1,495 @@
+"""Every command: what must hold, the address ID, the listener, then the kernel and its answer.
+
+A command never edits the state.  `EVENTS` and `READ_BACK` say for each what moves it: the kernel's
+events and, for what the kernel tells this side nothing of, a reading that is applied like an event.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mptcpd_dbus.core import address_ids, commands, events, readings
+from mptcpd_dbus.core.connections import Address, Connection, Subflow
+from mptcpd_dbus.core.endpoints import Endpoint
+from mptcpd_dbus.core.errors import (
+    InvalidArgument,
+    KernelRefused,
+    MptcpdError,
+    NoSuchAddress,
+    NoSuchConnection,
+    NoSuchEndpoint,
+    NoSuchSubflow,
+    NotManageable,
+    NotReady,
+    SubflowFailed,
+)
+from mptcpd_dbus.core.network import Interface
+from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
+from mptcpd_dbus.joins import Join, JoinKey, Joins, failure
+from mptcpd_dbus.kernel_protocol import Kernel
+
+EVENTS: dict[type[commands.Command], tuple[type[events.Event], ...]] = {
+    commands.SubflowCreate: (events.NewSubflow, events.SubflowClosed),
+    commands.SubflowDestroy: (events.SubflowClosed,),
+}
+"""The commands whose effect the kernel tells by an event."""
+
+
+def _local_addresses(kernel: Kernel, command: Any) -> readings.Reading | None:
+    return kernel.local_addresses(command.token)
+
+
+def _endpoints(kernel: Kernel, _: Any) -> readings.Reading:
+    return kernel.endpoints()
+
+
+def _flagged(kernel: Kernel, command: commands.SetFlags) -> readings.Reading | None:
+    local, remote = command.local, command.remote
+    if remote is None:
+        return kernel.endpoints()
+    four_tuple = FourTuple(local.address, local.port, remote.address, remote.port)
+    return kernel.subflow(four_tuple, mapped=local.mapped, interface_index=local.interface_index)
+
+
+READ_BACK: dict[type[commands.Command], Callable[[Kernel, Any], readings.Reading | None]] = {
+    commands.AddAddr: _endpoints,
+    commands.DelAddr: _endpoints,
+    commands.FlushAddrs: _endpoints,
+    commands.SetLimits: lambda kernel, _: kernel.limits(),
+    commands.SetFlags: _flagged,
+    commands.Announce: _local_addresses,
+    commands.Remove: _local_addresses,
+    commands.SubflowCreate: _local_addresses,
+    commands.SubflowDestroy: _local_addresses,
+}
+"""What is read back after a command, also a refused one: a refused join deletes an ID."""
+
+DEFAULT_TIMEOUT = 10.0
+MAX_TIMEOUT = 20.0  # D-Bus clients give up at 25 s, the kernel's SYN only at 127 s
+
+# How long to wait between looks at a subflow that the peer may still refuse, in seconds.
+_LOOKS = (0.001, 0.005, 0.02, 0.05, 0.1)
+
+_REFUSALS: tuple[tuple[str, type[MptcpdError]], ...] = (
+    ("invalid token", NoSuchConnection),
+    ("userspace PM not selected", NotManageable),
+    ("subflow not found", NoSuchSubflow),
+    ("address with id", NoSuchAddress),
+    ("address not found", NoSuchEndpoint),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowWish:
+    """What a new subflow should be; "" and 0 stand for the connection's own."""
+
+    remote_address: str = ""
+    remote_port: int = 0
+    local_address: str = ""
+    local_port: int = 0
+    interface: str | None = None
+    backup: bool = False
+
+
+class PathManager:
+    """The door to the kernel's path managers, for the bus and for policies alike."""
+
+    def __init__(
+        self,
+        state: State,
+        kernel: Kernel,
+        apply: Callable[[readings.Reading], None],
+        doubt: Callable[[int], None],
+    ) -> None:
+        self._state = state
+        self._kernel = kernel
+        self._apply = apply
+        self._doubt = doubt
+        self._joins = Joins()
+        self._ids_in_flight: dict[int, list[tuple[address_ids.Key, int]]] = {}
+        self._listening: dict[int, set[int]] = {}
+
+    def notice(self, event: events.Event, change: Change) -> None:
+        """Hear *event* after the state has."""
+        self._joins.notice(event)
+        if isinstance(event, events.ConnectionClosed) and change.connection is not None:
+            number = change.connection.number
+            for address_id in self._listening.pop(number, ()):
+                self._kernel.close_listener((number, address_id))
+
+    # Commands on a connection, under the userspace path manager.
+
+    async def create_subflow(
+        self, connection: Connection, wish: SubflowWish, seconds: float = DEFAULT_TIMEOUT
+    ) -> Subflow:
+        """Join from a local to a remote address and wait until both ends have accepted it."""
+        wish, index = self._completed(connection, wish)
+        self._refresh(connection)
+        key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
+        sent = False
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._joins.begin(connection, key, wish.local_port) as join,
+            ):
+                sent = True
+                await self._send_join(connection, wish, index)
+                return await self._outcome(connection, join)
+        except TimeoutError:
+            if sent:  # else what is pending is the join that it waited for
+                await self._end_pending(connection, key, wish)
+            raise SubflowFailed(
+                f"the subflow from {wish.local_address} to {wish.remote_address} port"
+                f" {wish.remote_port} was not made: timed out after {seconds:g} s"
+            ) from None
+
+    async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
+        """Join, and return when the SYN is on its way; an event tells the outcome."""
+        wish, index = self._completed(connection, wish)
+        self._refresh(connection)
+        await self._send_join(connection, wish, index)
+
+    async def announce_address(
+        self,
+        connection: Connection,
+        address: str,
+        *,
+        port: int = 0,
+        address_id: int = 0,
+        listener: bool = True,
+    ) -> Address:
+        """Send ADD_ADDR (RFC 8684, section 3.4.1) and see to it that joins to it are heard."""
+        if port and is_ipv6(address) and self._kernel.tcp_timestamps():
+            raise NotReady(
+                "an IPv6 address cannot be announced with a port while TCP timestamps are on"
+                " (no room for the option, the kernel drops it silently): announce it without"
+                " a port, or set net.ipv4.tcp_timestamps=0"
+            )
+        self._refresh(connection)
+        with self._reserved_id(connection, (address, port), address_id) as chosen:
+            user = (connection.number, chosen)
+            if listener:
+                self._listen(connection, user, address, port)
+            try:
+                await self._execute(
+                    commands.Announce(
+                        connection.token,
+                        AddressEntry(address, chosen, port, AddressFlag.SIGNAL),
+                    )
+                )
+            except MptcpdError:
+                if chosen not in connection.local_addresses:
+                    self._kernel.close_listener(user)
+                raise
+        announced = connection.local_addresses.get(chosen)
+        if announced is None:
+            raise NoSuchConnection(f"connection {connection.token:08x} closed meanwhile")
+        return announced
+
+    async def remove_address(self, connection: Connection, address_id: int) -> None:
+        """Send RM_ADDR (RFC 8684, section 3.4.2) for a local address ID."""
+        self._refresh(connection)
+        users = [s for s in connection.subflows.values() if s.local_id == address_id]
+        if address_id and address_id not in connection.local_addresses and users:
+            # A join that failed took the entry along, and the kernel would find nothing.
+            await self._execute(
+                commands.Announce(
+                    connection.token,
+                    AddressEntry(
+                        users[0].four_tuple.local_address, address_id, 0, AddressFlag.SIGNAL
+                    ),
+                )
+            )
+        await self._execute(commands.Remove(connection.token, address_id))
+        self._kernel.close_listener((connection.number, address_id))
+
+    async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
+        """Close *subflow*; with *announce*, first tell the peer that its address is gone.
+
+        The order matters: a peer that is told stops sending into the dead path within
+        milliseconds, one that is not retransmits for half a second.
+        """
+        connection = subflow.connection
+        if announce:
+            await self.remove_address(connection, subflow.local_id)
+            if subflow.four_tuple not in connection.subflows:
+                return
+        local, remote = _ends(subflow)
+        try:
+            await self._execute(commands.SubflowDestroy(connection.token, local, remote))
+        except NoSuchSubflow:
+            if not announce:  # else the peer was quicker
+                raise
+
+    async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
+        """Ask the peer to use *subflow* only when no other is left, or again like the others."""
+        local, remote = _ends(subflow, AddressFlag.BACKUP if backup else 0)
+        await self._execute(commands.SetFlags(local, token=subflow.connection.token, remote=remote))
+
+    # Commands on the in-kernel path manager.
+
+    async def add_endpoint(self, entry: AddressEntry) -> Endpoint:
+        """Add an endpoint; give it as the kernel has it."""
+        await self._execute(commands.AddAddr(entry))
+        for endpoint in self._state.endpoints.values():
+            if (endpoint.entry.address, endpoint.entry.port) == (entry.address, entry.port):
+                return endpoint
+        raise NoSuchEndpoint(f"endpoint {entry.address} was added, and removed by somebody else")
+
+    async def remove_endpoint(self, endpoint: Endpoint) -> None:
+        """Delete *endpoint*; subflows from its address are closed by the kernel."""
+        await self._execute(commands.DelAddr(endpoint.id))
+
+    async def set_endpoint_flags(self, endpoint: Endpoint, flags: int) -> None:
+        """Change *endpoint*'s flags, of which the kernel can change two."""
+        entry = endpoint.entry
+        if (entry.flags ^ flags) & ~(AddressFlag.BACKUP | AddressFlag.FULLMESH):
+            raise InvalidArgument(
+                "flags: only backup and fullmesh of an existing endpoint can be changed;"
+                " remove the endpoint and add it with the new flags"
+            )
+        await self._execute(
+            commands.SetFlags(
+                AddressEntry(entry.address, entry.id, entry.port, flags, mapped=entry.mapped)
+            )
+        )
+
+    async def flush_endpoints(self) -> None:
+        """Delete all endpoints; the limits stay."""
+        await self._execute(commands.FlushAddrs())
+
+    async def set_limits(self, subflows: int | None, add_addr_accepted: int | None) -> None:
+        """Set the in-kernel path manager's limits; None leaves one as it is."""
+        await self._execute(commands.SetLimits(subflows, add_addr_accepted))
+
+    def set_path_manager(self, name: str) -> None:
+        """Choose the kernel's path manager for connections to come."""
+        self._kernel.set_path_manager(name)
+        self._apply(self._kernel.settings())
+
+    def reopen_listeners(self) -> list[KernelRefused]:
+        """Listen again on what this host has announced, after a restart; give what failed."""
+        failed = []
+        for connection in self._state.connections.values():
+            for address in connection.local_addresses.values():
+                if address.flags & AddressFlag.SIGNAL:
+                    user = (connection.number, address.id)
+                    try:
+                        self._listen(connection, user, address.address, address.port)
+                    except KernelRefused as error:
+                        failed.append(error)
+        return failed
+
+    # Counters, read on demand.
+
+    def statistics(self, connection: Connection) -> dict[str, int] | None:
+        """Read the counters of *connection*; None when it is gone."""
+        return self._kernel.statistics(connection.token)
+
+    def subflow_statistics(self, subflow: Subflow) -> dict[str, int] | None:
+        """Read the counters of *subflow*; None when it is gone."""
+        return self._kernel.subflow_statistics(
+            subflow.four_tuple, mapped=subflow.mapped, interface_index=subflow.bound_to
+        )
+
+    # How it is done.
+
+    async def _execute(self, command: commands.Command) -> None:
+        try:
+            await self._kernel.execute(command)
+        except KernelRefused as error:
+            raise self._named(command, error) from None
+        finally:
+            reading = READ_BACK[type(command)](self._kernel, command)
+            if reading is not None:  # else it closed meanwhile: an event or the sweep tells
+                self._apply(reading)
+
+    def _named(self, command: Any, error: KernelRefused) -> MptcpdError:
+        for words, kind in _REFUSALS:
+            if words in error.text:
+                if kind is NoSuchConnection:
+                    self._doubt(command.token)
+                return kind(str(error))
+        if error.errno == errno.EACCES:
+            hint = "a port below 1024 needs CAP_NET_BIND_SERVICE"
+            return KernelRefused(error.command, error.errno, f"{error.text}: {hint}")
+        return error
+
+    def _refresh(self, connection: Connection) -> None:
+        """Read the ID table anew: the kernel allocates and frees IDs by itself."""
+        reading = self._kernel.local_addresses(connection.token)
+        if reading is None:
+            self._doubt(connection.token)
+            raise NoSuchConnection(
+                f"connection {connection.token:08x} is gone (the kernel says: invalid token)"
+            )
+        self._apply(reading)
+        if reading.entries is None:
+            raise NotManageable(
+                f"connection {connection.token:08x} is under the in-kernel path manager"
+                " (userspace PM not selected): it obeys endpoints and limits only"
+            )
+
+    def _completed(self, connection: Connection, wish: SubflowWish) -> tuple[SubflowWish, int]:
+        """Fill in what *wish* leaves open; give the device to bind to as well."""
+        own = connection.four_tuple
+        remote_address = wish.remote_address or own.remote_address
+        remote_port = wish.remote_port or own.remote_port
+        if connection.deny_join_id0 and (remote_address, remote_port) == own[2:]:
+            raise NotReady(
+                "the peer accepts no joins to its initial address and port (RFC 8684, section"
+                " 3.1, flag C): give a remote address that it has announced"
+            )
+        interface: Interface | None = None
+        local_address = wish.local_address
+        if wish.interface:
+            interface = self._state.network.by_name(wish.interface)
+            local_address = local_address or _address_of(interface, remote_address)
+        local_address = local_address or own.local_address
+        if wish.interface is None:
+            # A source address does not choose the link, the main table does; so bind, but for
+            # addresses of the loopback interface, which serve every link.
+            interface = self._state.network.owner(local_address)
+            if interface is not None and interface.kind == "loopback":
+                interface = None
+        completed = SubflowWish(
+            remote_address,
+            remote_port,
+            local_address,
+            wish.local_port,
+            wish.interface,
+            wish.backup,
+        )
+        return completed, interface.index if interface else 0
+
+    async def _send_join(self, connection: Connection, wish: SubflowWish, index: int) -> None:
+        key = (wish.local_address, wish.local_port)
+        flags = AddressFlag.BACKUP if wish.backup else 0
+        with self._reserved_id(connection, key) as address_id:
+            local = AddressEntry(wish.local_address, address_id, wish.local_port, flags, index)
+            remote = AddressEntry(wish.remote_address, port=wish.remote_port)
+            try:
+                async with self._entries_restored(connection, wish.local_address):
+                    await self._execute(commands.SubflowCreate(connection.token, local, remote))
+            except KernelRefused as error:
+                if error.errno == errno.ENOTCONN:
+                    raise NotReady(
+                        f"{error}: connection {connection.token:08x} is not established yet,"
+                        " or closing"
+                    ) from None
+                raise
+
+    async def _outcome(self, connection: Connection, join: Join) -> Subflow:
+        event = await join.outcome.get()
+        accepted = isinstance(event, events.NewSubflow)
+        looks = iter(_LOOKS)
+        while isinstance(event, events.NewSubflow):
+            # SUB_ESTABLISHED is no promise: the peer's limit may still refuse the subflow.
+            row = self._kernel.subflow(
+                event.four_tuple, mapped=event.mapped, interface_index=event.interface_index
+            )
+            subflow = connection.subflows.get(event.four_tuple)
+            if subflow is not None and row is not None and row.fully_established:
+                self._apply(row)
+                return subflow
+            try:
+                async with asyncio.timeout(next(looks, _LOOKS[-1])):
+                    event = await join.outcome.get()
+            except TimeoutError:
+                continue
+        if event is None:
+            raise SubflowFailed(
+                f"the subflow was not made: connection {connection.token:08x} closed meanwhile"
+            )
+        raise failure(event, accepted=accepted)
+
+    async def _end_pending(self, connection: Connection, key: JoinKey, wish: SubflowWish) -> None:
+        """Leave nothing on its way: the kernel would go on trying for two minutes."""
+        for row in self._kernel.pending_joins(*key):
+            local_address, local_port, remote_address, remote_port = row.four_tuple
+            if wish.local_port not in (0, local_port):
+                continue
+            local = AddressEntry(local_address, port=local_port, mapped=row.mapped)
+            remote = AddressEntry(remote_address, port=remote_port, mapped=row.mapped)
+            with suppress(MptcpdError):  # it ended by itself meanwhile
+                async with self._entries_restored(connection, local_address):
+                    await self._execute(commands.SubflowDestroy(connection.token, local, remote))
+
+    @asynccontextmanager
+    async def _entries_restored(self, connection: Connection, address: str) -> AsyncIterator[None]:
+        """Announce *address* again if a command takes its announced entry along.
+
+        A join that cannot be sent and the end of a pending one delete the first entry of their
+        address, whatever its port and whoever uses it (measured).
+        """
+        announced = [
+            AddressEntry(known.address, known.id, known.port, known.flags)
+            for known in connection.local_addresses.values()
+            if known.address == address and known.flags & AddressFlag.SIGNAL
+        ]
+        try:
+            yield
+        finally:
+            for entry in announced:
+                if entry.id not in connection.local_addresses:
+                    with suppress(MptcpdError):  # the connection closed meanwhile
+                        await self._execute(commands.Announce(connection.token, entry))
+
+    @contextmanager
+    def _reserved_id(
+        self, connection: Connection, key: address_ids.Key, wanted: int = 0
+    ) -> Iterator[int]:
+        """Give the ID for *key*, and keep others from taking it until the kernel has it."""
+        flying = self._ids_in_flight.setdefault(connection.number, [])
+        chosen = (
+            wanted
+            or address_ids.known_id(connection, key, dict(flying))
+            or address_ids.free_id(connection, (i for _, i in flying))
+        )
+        flying.append((key, chosen))
+        try:
+            yield chosen
+        finally:
+            flying.remove((key, chosen))
+            if not flying:
+                self._ids_in_flight.pop(connection.number, None)
+
+    def _listen(
+        self, connection: Connection, user: tuple[int, int], address: str, port: int
+    ) -> None:
+        """Open the listener that joins to an announced address need.
+
+        An announced port wants a listener on exactly that address and port (measured: a wildcard
+        refuses); without one, whatever covers the connection's own port will do.
+        """
+        covering = {address}
+        if not port:
+            covering.add("::" if is_ipv6(address) else "0.0.0.0")  # noqa: S104 # nothing is bound
+            if connection.mapped:
+                covering.add("::")
+        wanted = port or connection.four_tuple.local_port
+        self._kernel.open_listener(user, address, wanted, frozenset(covering))
+        self._listening.setdefault(connection.number, set()).add(user[1])
+
+
+def _ends(subflow: Subflow, flags: int = 0) -> tuple[AddressEntry, AddressEntry]:
+    """Give both ends as commands want them: in the family of the subflow's own socket."""
+    t, mapped = subflow.four_tuple, subflow.mapped
+    return (
+        AddressEntry(t.local_address, 0, t.local_port, flags, subflow.bound_to, mapped),
+        AddressEntry(t.remote_address, port=t.remote_port, mapped=mapped),
+    )
+
+
+def _address_of(interface: Interface, remote_address: str) -> str:
+    """Give an address of *interface* that can reach the family of *remote_address*."""
+    for address in interface.addresses:
+        if is_ipv6(address) == is_ipv6(remote_address) and not address.startswith("fe80:"):
+            return address
+    family = "IPv6" if is_ipv6(remote_address) else "IPv4"
+    raise InvalidArgument(f"Interface: {interface.name} has no {family} address")

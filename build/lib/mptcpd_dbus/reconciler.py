@@ -1,0 +1,125 @@
+"""Compares the state with the kernel: at start, after a loss, and every now and then.
+
+The kernel does not tell everything (a peer's abort, fallback, a subflow that reset itself, changes
+of endpoints by others), and it drops events when its queue to us is full.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from mptcpd_dbus.core import events
+from mptcpd_dbus.core.diff import difference
+from mptcpd_dbus.core.readings import ConnectionRead, SubflowRead
+from mptcpd_dbus.engine import Engine
+
+SWEEP_SECONDS = 5.0
+"""A connection whose peer aborted is gone within this time and the sweep's own."""
+
+IDLE_SECONDS = 60.0
+"""The pace without connections: only endpoints, limits and settings are looked at."""
+
+_SHARE = 50  # a sweep costs at most a fiftieth of the time
+_SLICE = 0.005  # seconds for which a comparison may hold the loop
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Runs comparisons one after another; `drain` reads the events that are already queued."""
+
+    def __init__(self, engine: Engine, drain: Callable[[], object]) -> None:
+        self._engine = engine
+        self._drain = drain
+        self._lost = False
+        self._cost = 0.0
+        self._last = 0.0
+
+    def events_lost(self) -> None:
+        """Compare as soon as possible: the kernel has dropped events."""
+        self._lost = True
+        self._engine.wake.set()
+
+    async def run(self) -> None:
+        """Compare for ever, at the pace that the number of connections allows."""
+        engine = self._engine
+        while True:
+            pause = self._pace() if engine.state.connections else IDLE_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._last + pause):
+                    await engine.wake.wait()
+            engine.wake.clear()
+            if self._lost:
+                self._lost = False
+                await self.compare()
+                engine.take(events.EventsLost("mptcp_pm"))
+                _log.warning(
+                    "the kernel dropped MPTCP events; the state was read anew (%d connections)",
+                    len(engine.state.connections),
+                )
+            while engine.doubted:
+                self._compare_one(engine.doubted.pop(), None, ())
+            if asyncio.get_running_loop().time() >= self._last + pause:
+                await self.compare()
+
+    def _pace(self) -> float:
+        return max(SWEEP_SECONDS, self._cost * _SHARE)
+
+    async def compare(self) -> None:
+        """Make the state equal to the kernel's, in slices."""
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        engine, kernel = self._engine, self._engine.kernel
+        engine.batch((kernel.endpoints(), kernel.limits(), kernel.settings()))
+        self._compare_listeners()
+        subflows: defaultdict[int, list[SubflowRead]] = defaultdict(list)
+        for rows in kernel.subflows():
+            for row in rows:
+                subflows[row.token].append(row)
+            await asyncio.sleep(0)
+        connections: dict[int, ConnectionRead] = {}
+        for found in kernel.connections():
+            connections.update((row.token, row) for row in found)
+            await asyncio.sleep(0)
+        until = clock() + _SLICE
+        for token in connections | dict.fromkeys(engine.state.connections):
+            self._compare_one(token, connections.get(token), subflows.get(token, ()))
+            if clock() > until:
+                engine.settle()
+                await asyncio.sleep(0)
+                until = clock() + _SLICE
+        engine.settle()
+        self._last = clock()
+        self._cost = self._last - start
+
+    def _compare_listeners(self) -> None:
+        engine = self._engine
+        self._drain()
+        present = Counter((row.address, row.port) for row in engine.kernel.listeners())
+        known = Counter(engine.state.listeners)
+        engine.batch(events.ListenerCreated(*key) for key in (present - known).elements())
+        engine.batch(events.ListenerClosed(*key) for key in (known - present).elements())
+
+    def _compare_one(
+        self, token: int, row: ConnectionRead | None, subflows: Sequence[SubflowRead]
+    ) -> None:
+        engine, kernel = self._engine, self._engine.kernel
+        connection = engine.state.connections.get(token)
+        if not difference(connection, row, subflows):
+            return
+        # A dump is older than the state and not atomic: read what is queued, then ask again.
+        self._drain()
+        connection = engine.state.connections.get(token)
+        asked = {s.four_tuple: (s.mapped, s.interface_index) for s in subflows}
+        if connection is not None:
+            asked |= {t: (s.mapped, s.bound_to) for t, s in connection.subflows.items()}
+        rows = (
+            kernel.subflow(t, mapped=mapped, interface_index=index)
+            for t, (mapped, index) in asked.items()
+        )
+        present = [r for r in rows if r is not None and r.token == token]
+        for what in difference(connection, kernel.connection(token), present):
+            engine.take(what)

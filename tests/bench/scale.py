@@ -1,0 +1,146 @@
+"""What 10,000 live connections cost, beside 10: CPU per event, and how long the loop is held.
+
+    make bench
+
+The daemon's CPU time is the kernel's account (/proc/PID/schedstat), its sweeps included; events are
+counted by their signals at a subscriber.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import gc
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from mptcpd_dbus.__main__ import COLLECTOR_THRESHOLDS
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.kernel.live import LiveKernel
+from mptcpd_dbus.reconciler import Reconciler
+from tests.e2e.stage import MANAGER, PORT, Stage
+from tests.lab import users
+from tests.lab.bus import PrivateBus
+from tests.lab.client import ROOT, BusClient
+from tests.lab.daemon import Daemon
+from tests.lab.hosts import SERVER, Lab
+from tests.lab.sandbox import initial_root, readable_repository
+from tests.lab.wait import eventually
+
+FEW, MANY = 10, 10_000
+CHURN = 4_000  # connections; three events each
+ROUNDS = 3
+
+
+async def grow(play: Stage, listener: int, count: int) -> None:
+    """Bring the number of live connections to *count* and wait until all are published."""
+    have = await play.viewer.get(ROOT, MANAGER, "ConnectionCount")
+    while have < count:
+        step = min(count - have, 1000)
+        talks = await play.client.call(
+            "connect_many", count=step, address=SERVER[4], port=PORT, limit=60
+        )
+        accepted = await play.server.call("accept_many", listener=listener, count=step, limit=60)
+        await play.client.call("send_each", talks=talks, limit=60)
+        await play.server.call("recv_each", talks=accepted, limit=60)
+        await play.server.call("send_each", talks=accepted, limit=60)
+        await play.client.call("recv_each", talks=talks, limit=60)
+        have += step
+
+    async def published() -> bool:
+        return bool(await play.viewer.get(ROOT, MANAGER, "ConnectionCount") == count)
+
+    await eventually(published, within=60)
+
+
+def cpu(pid: int) -> float:
+    """Give the seconds of CPU that a process has had."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+async def churn(play: Stage, port: int) -> float:
+    """Open and close connections; give the daemon's microseconds of CPU per event."""
+    play.viewer.signals.clear()
+    before = cpu(play.daemon.pid)
+    await play.client.call("churn", count=CHURN, address=SERVER[4], port=port, limit=60)
+
+    # Some connections close before the peer has confirmed them: two events, not three.
+    def closed() -> int:
+        return sum(s.member == "ConnectionClosed" for s in play.viewer.signals)
+
+    await eventually(lambda: closed() == CHURN, within=30)
+    events = sum(s.interface == MANAGER for s in play.viewer.signals)
+    return (cpu(play.daemon.pid) - before) / events * 1e6
+
+
+async def held(play: Stage) -> dict[str, tuple[float, float]]:
+    """Read the client's kernel from this process; give seconds in all and the longest hold."""
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    found = {}
+    with play.lab.inside("client"):
+        kernel = LiveKernel()
+        try:
+            engine = Engine(State(), kernel)
+            reconciler = Reconciler(engine, lambda: None)
+            for name in ("everything is new", "nothing has changed"):
+                gaps = [0.0]
+                heart = asyncio.ensure_future(_beat(gaps))
+                await asyncio.sleep(0)
+                began = time.monotonic()
+                await reconciler.compare()
+                found[name] = (time.monotonic() - began, max(gaps))
+                heart.cancel()
+        finally:
+            kernel.close()
+    return found
+
+
+async def _beat(gaps: list[float]) -> None:
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+
+
+async def main() -> None:
+    """Measure and print."""
+    repository = readable_repository()
+    if initial_root():
+        users.install()
+    policies = sorted((repository / "dbus").glob("*.conf")) if initial_root() else []
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        PrivateBus(policies=policies),
+        Lab() as lab,
+    ):
+        lab.sysctl("client", "net.mptcp.path_manager", "userspace")
+        daemon = Daemon(lab, "client", Path(scratch, "daemon.log"))
+        daemon.log.touch()
+        await daemon.start()
+        async with await BusClient.connect() as viewer:
+            await viewer.listen(f"type='signal',interface='{MANAGER}'")
+            play = Stage(lab, "client", daemon, viewer, lab.app("client"), lab.app("server"))
+            listener = await play.listener()
+            echo, port = await play.server.call("listen", address=SERVER[4])
+            await play.server.call("echo", listener=echo)
+            cost = {}
+            for count in (FEW, MANY):
+                await grow(play, listener, count)
+                cost[count] = min([await churn(play, port) for _ in range(ROUNDS)])
+            print(f"{os.uname().release}, {os.cpu_count()} CPUs, best of {ROUNDS} rounds")
+            for count, value in cost.items():
+                print(f"CPU per event with {count:6} live connections: {value:6.1f} us")
+            print(f"ratio: {cost[MANY] / cost[FEW]:.2f}")
+            for name, (whole, longest) in (await held(play)).items():
+                print(
+                    f"comparing {MANY} connections, {name}: {whole * 1000:.0f} ms,"
+                    f" the loop held {longest * 1000:.1f} ms at most"
+                )
+            await daemon.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

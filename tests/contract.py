@@ -1,0 +1,36 @@
+"""The D-Bus contract as files in `dbus/`, one per interface, for review and for clients.
+
+    .venv/bin/python -m tests.contract      (or `make contract`)
+
+It writes them anew; `tests/bus/test_contract.py` fails when they are not what the code declares.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from pathlib import Path
+
+from mptcpd_dbus.bus.contract import contract
+from mptcpd_dbus.bus.interface import Interface
+from mptcpd_dbus.bus.introspection import interface_xml
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.path_manager import PathManager
+from mptcpd_dbus.testing import FakeKernel
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DIRECTORY = REPOSITORY / "dbus"
+
+
+def interfaces() -> list[Interface]:
+    """Give all interfaces; no kernel is behind them."""
+    state = State()
+    pm = PathManager(state, FakeKernel(), lambda _: None, lambda _: None)
+    return list(contract(state, pm, (), dict).values())
+
+
+def golden_files() -> dict[Path, str]:
+    """Give each file and what it must hold."""
+    return {DIRECTORY / f"{its.name}.xml": interface_xml(its) for its in interfaces()}
+
+
+if __name__ == "__main__":
+    for path, text in golden_files().items():
+        path.write_text(text)

@@ -1,0 +1,277 @@
+"""What an ordinary user can do to a service on the system bus, and an honest one beside it.
+
+    hostile_client.py ROLE [VICTIM]
+
+It begins at the first line of standard input; each role is a generator that tells a line of JSON
+and goes on at the next one.  The roles attack what dbus-next was measured to fall for; see `hostile_wire.py`.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import array
+import fcntl
+import itertools
+import json
+import os
+import select
+import socket
+import statistics
+import struct
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hostile_wire import (
+    BUS,
+    INTERACTIVE,
+    NAME,
+    NO_REPLY,
+    ROOT,
+    SERIAL_AT,
+    SIGNAL,
+    RawBus,
+    message,
+    text,
+)
+
+Report = dict[str, Any]
+
+MANAGER = f"{NAME}.Manager"
+PEER, PROPERTIES, OBJECTS = (f"{BUS}.{name}" for name in ("Peer", "Properties", "ObjectManager"))
+NO_OPTIONS = bytes(8)  # an empty a{sv}, on its boundary
+PING = message(ROOT, PEER, "Ping")
+GIANT = 31 << 20
+NAMES = 8
+SECONDS = 5.0
+WINDOW = 64  # calls on their way at once: the bus allows 128
+
+
+def hoard() -> Iterator[Report]:
+    """Subscribe to everything and never read."""
+    bus = RawBus()
+    rule = text("type='signal'")
+    call = message("/org/freedesktop/DBus", BUS, "AddMatch", "s", rule, destination=BUS)
+    yield {"error": bus.ask(call).error}
+    yield {"unread": _waiting(bus.socket)}
+    kept, end = 0, None  # now see what the bus has kept for us
+    bus.socket.settimeout(0.5)
+    try:
+        while end is None:
+            data = bus.socket.recv(1 << 20)
+            kept, end = kept + len(data), None if data else "cut off by the bus"
+    except TimeoutError:
+        end = "still connected"
+    except ConnectionResetError:
+        end = "cut off by the bus"
+    yield {"kept": kept, "end": end}
+
+
+def _waiting(sock: socket.socket) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(sock, termios.FIONREAD, count)
+    return count[0]
+
+
+def giant() -> Iterator[Report]:
+    """Send messages of 31 MiB to a method that does not exist, and one small one."""
+    bus = RawBus()
+    body = struct.pack("<I", GIANT) + bytes(GIANT)
+    call = message(ROOT, MANAGER, "Nothing", "ay", body)
+    answers = [bus.ask(call).error for _ in range(3)]
+    small = bus.ask(message(ROOT, MANAGER, "Nothing", "ay", struct.pack("<I", 0)))
+    yield {"sent": len(call) * len(answers), "answers": answers, "small": small.error}
+
+
+def calls() -> Iterator[Report]:
+    """Flood with cheap calls, wanting no answer, from many names."""
+    listing = NO_OPTIONS + struct.pack("<II", 0, 0)
+    yield _flood(
+        message(ROOT, PEER, "Ping", flags=NO_REPLY),
+        message(ROOT, MANAGER, "Nothing", flags=NO_REPLY),
+        message(ROOT, MANAGER, "ListConnections", "a{sv}uu", listing, flags=NO_REPLY),
+    )
+
+
+def objects() -> Iterator[Report]:
+    """Flood with the most expensive call there is, half of them wanting no answer."""
+    call = message(ROOT, OBJECTS, "GetManagedObjects")
+    silent = message(ROOT, OBJECTS, "GetManagedObjects", flags=NO_REPLY)
+    yield _flood(call, silent)
+
+
+def _flood(*kinds: bytes) -> Report:
+    """Send without pause, each kind from its own names, and throw away what comes back."""
+    flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(NAMES))]
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        readable, writable, _ = select.select(flooders, flooders, [], 0.1)
+        for flooder in readable:
+            flooder.drain()
+        for flooder in writable:
+            flooder.push()
+    return {
+        "sent": sum(f.sent // len(f.call) for f in flooders),
+        "received": sum(f.received for f in flooders),
+        "refused": sum(f.refused for f in flooders),
+    }
+
+
+class _Flooder:
+    """A connection that sends the same call again and again."""
+
+    BATCH = 500
+
+    def __init__(self, call: bytes) -> None:
+        self.call = call
+        self.sent = self.received = self.refused = 0
+        self._socket = RawBus().socket
+        self._socket.setblocking(False)
+        self._serials = itertools.count(2)
+        self._batch = memoryview(b"")
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._socket.fileno()
+
+    def push(self) -> None:
+        """Send as much as the socket takes."""
+        if not self._batch:
+            batch = bytearray(self.call * self.BATCH)
+            for at in range(SERIAL_AT, len(batch), len(self.call)):
+                struct.pack_into("<I", batch, at, next(self._serials))
+            self._batch = memoryview(batch)
+        done = self._socket.send(self._batch)
+        self._batch = self._batch[done:]
+        self.sent += done
+
+    def drain(self) -> None:
+        """Throw away what has come."""
+        data = self._socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the bus has cut this client off")
+        self.received += len(data)
+        self.refused += data.count(b"LimitsExceeded")
+
+
+def strange() -> Iterator[Report]:
+    """Send calls and signals with header fields that no specification knows, to whoever is told."""
+    victim = sys.argv[2] if sys.argv[2:] else NAME
+    fields = [(10, "s", text("new")), (200, "u", struct.pack("<I", 7))]
+    bus = RawBus()
+    bus.send(
+        message("/", "org.example.Odd", "Came", kind=SIGNAL, destination=victim, strange=fields)
+    )
+    call = message(ROOT, PEER, "Ping", strange=fields)
+    yield {"answers": Counter(bus.ask(call).error for _ in range(100))}
+
+
+def park() -> Iterator[Report]:
+    """Ask for many dialogues with an administrator who does not answer."""
+    add = text("10.0.2.1") + bytes(3) + struct.pack("<II", 0, 0)
+    call = message(ROOT, MANAGER, "AddEndpoint", "sasa{sv}", add, flags=INTERACTIVE)
+    buses = [RawBus() for _ in range(NAMES)]
+    for bus in buses:
+        bus.socket.settimeout(1)
+        for _ in range(25):
+            bus.send(call)
+    errors: Counter[str] = Counter()
+    for bus in buses:
+        try:
+            for answer in bus.answers():
+                errors[answer.error] += answer.serial > 1
+        except TimeoutError:
+            pass  # what has no answer by now is parked
+    yield {"sent": 25 * NAMES, "answers": errors}
+
+
+def signatures() -> Iterator[Report]:
+    """Send options whose variants have each another type, which a decoder may remember."""
+    numbers = itertools.count()
+    errors: Counter[str] = Counter()
+    buses = [RawBus() for _ in range(NAMES)]
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        for bus in buses:
+            serials = {bus.send(_odd_option(next(numbers))) for _ in range(WINDOW)}
+            for answer in bus.answers():
+                if answer.serial in serials:
+                    serials.remove(answer.serial)
+                    errors[answer.error] += 1
+                if not serials:
+                    break
+    yield {"sent": next(numbers), "answers": errors}
+
+
+def _odd_option(number: int) -> bytes:
+    """List connections with a filter {"X": an empty array of a struct that nobody has seen}."""
+    digits = f"{number:060b}".replace("0", "yq").replace("1", "ut")
+    kind = f"a({digits}{digits[:60]})"
+    entry = text("X") + bytes([len(kind)]) + kind.encode() + b"\0"
+    entry += bytes(-len(entry) & 3) + struct.pack("<I", 0)
+    entry += bytes(-len(entry) & 7)
+    body = struct.pack("<II", len(entry), 0) + entry + struct.pack("<II", 0, 0)
+    return message(ROOT, MANAGER, "ListConnections", "a{sv}uu", body)
+
+
+def descriptors() -> Iterator[Report]:
+    """Send sixteen descriptors with each call."""
+    bus = RawBus(descriptors=True)
+    null = os.open("/dev/null", os.O_RDONLY)
+    call = message(ROOT, PEER, "Ping", descriptors=16)
+    errors: Counter[str] = Counter()
+    for _ in range(100):
+        serial = bus.send(call, [null] * 16)
+        errors[next(a for a in bus.answers() if a.serial == serial).error] += 1
+    yield {"sent": 100 * 16, "answers": errors}
+
+
+def neighbour() -> Iterator[Report]:
+    """Be honest: call a method or read a property, a hundred times a second, and mind the time."""
+    bus = RawBus()
+    page = NO_OPTIONS + struct.pack("<II", 0, 10)
+    count = text(MANAGER) + bytes(-len(text(MANAGER)) & 3) + text("ConnectionCount")
+    turns = itertools.cycle(
+        (
+            PING,
+            message(ROOT, MANAGER, "ListConnections", "a{sv}uu", page),
+            message(ROOT, PROPERTIES, "Get", "ss", count),
+        )
+    )
+    for _ in range(6):
+        bus.ask(next(turns))
+    yield {"ready": True}
+    times: list[float] = []
+    errors: list[str] = []
+    while not select.select([sys.stdin], [], [], 0.01)[0]:
+        begun = time.monotonic()
+        error = bus.ask(next(turns)).error
+        times.append(time.monotonic() - begun)
+        errors += [error] if error else []
+    yield {
+        "calls": len(times),
+        "longest": max(times),
+        "median": statistics.median(times),
+        "errors": errors,
+    }
+
+
+ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
+    *(hoard, giant, calls, objects, strange, park, signatures, descriptors),
+    neighbour,
+)
+
+
+def main(name: str) -> None:
+    """Play a role, one report for each line."""
+    role = next(role for role in ROLES if role.__name__ == name)
+    for report in itertools.chain([{}], role()):
+        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.flush()
+        if not sys.stdin.readline():
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,302 @@
+"""An ordinary user attacks the daemon, and nobody but the attacker is the worse for it.
+
+While alice attacks, from a process of her own, the memory of the daemon stays within a bound and
+her neighbour carol gets an answer to every call within a second; after it the objects are still
+what ss(8) shows.  Each test shows that the attack took place, and tells its figures (pytest -s).
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import json
+import os
+import subprocess
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dbus_next import Variant
+from dbus_next.aio import MessageBus
+from dbus_next.signature import SignatureTree
+
+from mptcpd_dbus.bus.names import UID_BURST, UID_DIALOGUES
+from tests.e2e.conftest import MakeStage
+from tests.e2e.stage import MANAGER, PORT, Stage
+from tests.lab.bus import ADDRESS, Agent, Kind, PrivateBus, installed_kinds
+from tests.lab.client import BUS, NAME, ROOT, BusClient
+from tests.lab.hosts import SERVER
+from tests.lab.sandbox import readable_repository
+from tests.lab.users import as_user
+from tests.lab.wait import eventually
+
+GROWTH = 40 << 20  # of the daemon's resident memory at its highest
+PATIENCE = 1.0  # seconds that an honest caller waits at most
+CONNECTIONS = 500
+CHURN = 3000
+ERROR = f"{BUS}.Error."
+
+
+@pytest.fixture(params=installed_kinds())
+def bus(request: pytest.FixtureRequest, people: None) -> Iterator[PrivateBus]:
+    """Give each kind of bus with our policy and actions, and polkitd."""
+    del people  # they must only be there
+    repository = readable_repository()
+    with PrivateBus(
+        kind=request.param,
+        policies=sorted((repository / "dbus").glob("*.conf")),
+        polkit=True,
+        actions=sorted((repository / "polkit").glob("*.policy")),
+    ) as private:
+        yield private
+
+
+class Outsider:
+    """A process of another user that plays a role; see `hostile_client.py`."""
+
+    def __init__(self, user: str, role: str, *more: str) -> None:
+        script = f"{readable_repository()}/tests/e2e/hostile_client.py"
+        self._process = subprocess.Popen(
+            as_user(user, ["/usr/bin/python3", script, role, *more]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    async def report(self, within: float = 30) -> dict[str, Any]:
+        """Read what it tells next."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(within):
+            line = await asyncio.to_thread(self._process.stdout.readline)
+        assert line, "the outsider has died"
+        told = json.loads(line)
+        assert isinstance(told, dict)
+        return told
+
+    async def go_on(self) -> dict[str, Any]:
+        """Have it do its next step; give what it then tells."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return await self.report()
+
+    def leave(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class Siege:
+    """A daemon under attack."""
+
+    def __init__(self, play: Stage, kind: Kind, stack: AsyncExitStack) -> None:
+        self.play, self.kind = play, kind
+        self.figures: dict[str, Any] = {}
+        self._stack = stack
+
+    async def attacker(self, role: str, *more: str) -> Outsider:
+        """Let alice come, ready to begin."""
+        outsider = Outsider("alice", role, *more)
+        self._stack.callback(outsider.leave)
+        await outsider.report()
+        return outsider
+
+    def tell(self, **figures: Any) -> None:
+        """Keep figures to be told at the end."""
+        self.figures |= figures
+
+
+@asynccontextmanager
+async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
+    """Watch the daemon and a neighbour while the body attacks, and judge in the end."""
+    await play.viewer.managed_objects()  # what is made at the first call is no growth
+    pid = play.daemon.pid
+    neighbour = Outsider("carol", "neighbour")
+    async with AsyncExitStack() as stack:
+        stack.callback(neighbour.leave)
+        await neighbour.report()
+        await neighbour.go_on()
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): forget the peak
+        before, descriptors = _memory(pid, "VmRSS"), _descriptors(pid)
+        siege = Siege(play, bus.kind, stack)
+
+        yield siege
+
+        told = await neighbour.go_on()
+        growth = _memory(pid, "VmHWM") - before
+        await play.agreed()
+        await eventually(lambda: _descriptors(pid) == descriptors)
+        siege.tell(
+            growth=f"{growth / (1 << 20):.1f} MiB",
+            neighbour=f"{told['calls']} calls, longest {told['longest'] * 1e3:.0f} ms, "
+            f"median {told['median'] * 1e3:.1f} ms",
+        )
+        print(f"\n  {bus.kind}: {siege.figures}")  # noqa: T201 - the figures are the result
+        assert growth < GROWTH
+        assert told["longest"] < PATIENCE
+        assert not told["errors"]
+        assert told["calls"] > 10
+
+
+def _memory(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) << 10
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - there is nothing to know of each
+
+
+async def _besieged(stage: MakeStage, connections: int = 1) -> Stage:
+    """Play with live connections, and a viewer who does not listen: it would be the slowest."""
+    play = await stage()
+    await play.viewer.bus_call("RemoveMatch", "s", f"type='signal',sender='{NAME}'")
+    listener = await play.listener()
+    where = {"address": SERVER[4], "port": PORT}
+    talks = await play.client.call("connect_many", count=connections, **where, limit=60)
+    await play.server.call("accept_many", listener=listener, count=connections, limit=60)
+    await play.client.call("send_each", talks=talks, limit=60)
+    await play.agreed()
+    return play
+
+
+async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """While thousands of connections come and go."""
+    play = await _besieged(stage)
+    echo, _ = await play.server.call("listen", address=SERVER[4], port=PORT + 1)
+    await play.server.call("echo", listener=echo)
+    target = {"address": SERVER[4], "port": PORT + 1}
+
+    async with _siege(play, bus) as siege:
+        attacker = await siege.attacker("hoard")
+        assert await attacker.go_on() == {"error": ""}
+        await play.client.call("churn", count=CHURN, **target, limit=60)
+        unread = (await attacker.go_on())["unread"]
+        kept = await attacker.go_on()
+        seen = await play.viewer.call(ROOT, MANAGER, "GetStatistics")
+        dropped = seen["signals_dropped"]
+        siege.tell(connections=CHURN, unread=unread, **kept, dropped=dropped)
+
+        assert unread > 100_000  # its socket was full, and the rest waited in the bus
+        assert seen["connections_seen"] == CHURN + 1
+
+
+async def test_a_giant_message_is_refused_by_its_header(stage: MakeStage, bus: PrivateBus) -> None:
+    """It is not even decoded; the same message of a few bytes is."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege:
+        told = await (await siege.attacker("giant")).go_on()
+        siege.tell(**told)
+
+        assert told["sent"] > 3 * (31 << 20)
+        assert told["answers"] == [f"{ERROR}LimitsExceeded"] * 3
+        assert told["small"] == f"{ERROR}UnknownMethod"
+
+
+@pytest.mark.parametrize("role", ["calls", "objects"])
+async def test_a_flood_of_calls_drowns_nobody(stage: MakeStage, bus: PrivateBus, role: str) -> None:
+    """Cheap ones without an answer, and the dearest one, with hundreds of live connections."""
+    play = await _besieged(stage, CONNECTIONS)
+
+    async with _siege(play, bus) as siege:
+        before = await play.viewer.call(ROOT, MANAGER, "GetStatistics")
+        told = await (await siege.attacker(role)).go_on()
+        after = await play.viewer.call(ROOT, MANAGER, "GetStatistics")
+        refused = after["calls_refused"] - before["calls_refused"]
+        siege.tell(**told, refused_by_us=refused)
+
+        assert told["sent"] > 2 * UID_BURST
+        assert refused > 0
+
+
+async def test_unknown_header_fields_are_ignored(stage: MakeStage, bus: PrivateBus) -> None:
+    """dbus-broker hands them on; a plain dbus-next client is lost by one, as the control shows."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege:
+        told = await (await siege.attacker("strange")).go_on()
+        siege.tell(**told)
+        assert told["answers"] == {"": 100}
+
+        victim = await MessageBus(bus_address=ADDRESS).connect()
+        await (await siege.attacker("strange", victim.unique_name)).go_on()
+        if bus.kind == "dbus-broker":
+            await eventually(lambda: not victim.connected)
+        else:
+            assert victim.connected  # dbus-daemon strips them
+        victim.disconnect()
+        victim._stream.close()  # noqa: SLF001  dbus-next leaves them open, and warnings are errors here
+        victim._sock.close()  # noqa: SLF001  likewise
+
+
+async def test_parked_dialogues_do_not_stop_the_commands_of_others(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """The bounds let four wait; root and carol go on, and the attacker's end ends the dialogues."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege, await BusClient.connect("carol") as carol:
+        attacker = await siege.attacker("park")
+        async with Agent("hang", "alice", attacker.pid) as agent:
+            told = await attacker.go_on()
+            siege.tell(**told)
+            for _ in range(UID_DIALOGUES):
+                await agent.expect("asked org.mptcpd1.manage-endpoints")
+            assert told["answers"] == {f"{ERROR}LimitsExceeded": told["sent"] - UID_DIALOGUES}
+
+            for client, number in ((play.viewer, 1), (carol, 2)):
+                limits = {"Subflows": Variant("u", number)}
+                await client.call(ROOT, MANAGER, "SetLimits", "a{sv}", limits, within=PATIENCE)
+                shown = play.lab.ip("client", "mptcp", "limits", "show")
+                assert f"subflows {number}" in shown
+
+            attacker.leave()
+            for _ in range(UID_DIALOGUES):
+                await agent.expect("cancelled")
+    assert not play.lab.ip("client", "mptcp", "endpoint", "show")
+
+
+async def test_distinct_types_of_options_are_not_remembered(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """dbus-next keeps each type for ever, as the control shows."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege:
+        told = await (await siege.attacker("signatures")).go_on()
+        decoded = told["answers"][f"{ERROR}InvalidArgs"]
+        leak = _leak_of_dbus_next()
+        siege.tell(**told, dbus_next_would_keep=f"{decoded * leak / (1 << 20):.0f} MiB")
+
+        assert decoded > UID_BURST
+        assert decoded * leak > GROWTH
+
+
+def _leak_of_dbus_next() -> float:
+    """Measure what one signature of the attack costs dbus-next for ever."""
+    SignatureTree._cache.clear()  # noqa: SLF001  it is the leak
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            digits = f"{number:060b}".replace("0", "yq").replace("1", "ut")
+            SignatureTree._get(f"a({digits}{digits[:60]})")  # noqa: SLF001  it is the leak
+        return tracemalloc.get_traced_memory()[0] / 20
+    finally:
+        tracemalloc.stop()
+        SignatureTree._cache.clear()  # noqa: SLF001  likewise
+
+
+async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: PrivateBus) -> None:
+    """Those of a call that wants none; the siege counts the daemon's in the end."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege:
+        told = await (await siege.attacker("descriptors")).go_on()
+        siege.tell(**told)
+
+        assert sum(told["answers"].values()) == 100

@@ -1,0 +1,122 @@
+"""Who may import whom: the pure core, the two edges, and the one module that knows both."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = "mptcpd_dbus"
+IMPURE = {"asyncio", "socket", "os", "threading"}
+EDGES = {"kernel": "pyroute2", "bus": "dbus_next"}
+KNOWS_BOTH_EDGES = "mptcpd_dbus/daemon.py"
+
+
+def imported(path: str, source: str) -> set[str]:
+    """Give the dotted names that *source*, the file *path*, imports, wherever in it."""
+    package = path.split("/")[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def violations(path: str, source: str) -> Iterator[str]:
+    """Give each import that *path* must not have, with the rule."""
+    top, part, *_ = [*path.split("/"), ""]
+    names = imported(path, source)
+    edges = {edge for edge in EDGES if any(_within(n, f"{OURS}.{edge}") for n in names)}
+    for name in sorted(names):
+        first = name.split(".")[0]
+        if (top, part) == (OURS, "core"):
+            if first == OURS and not _within(name, f"{OURS}.core"):
+                yield f"{path} imports {name}: the core imports nothing of ours but the core"
+            if first != OURS and (first in IMPURE or first not in sys.stdlib_module_names):
+                yield f"{path} imports {name}: the core is pure"
+        if top == "plugins" and first == OURS and not _within(name, f"{OURS}.plugin"):
+            yield f"{path} imports {name}: a plugin imports only {OURS}.plugin"
+        for edge, library in EDGES.items():
+            if first == library and (top, part) != (OURS, edge):
+                yield f"{path} imports {name}: only {OURS}/{edge} may"
+    if part in EDGES and edges - {part}:
+        yield f"{path} imports the other edge"
+    if len(edges) > 1 and path != KNOWS_BOTH_EDGES:
+        yield f"{path} imports both edges: only {KNOWS_BOTH_EDGES} may"
+
+
+def _within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def _files() -> list[Path]:
+    return [*ROOT.glob(f"{OURS}/**/*.py"), *ROOT.glob("plugins/**/*.py")]
+
+
+def test_no_module_imports_what_it_must_not_know() -> None:
+    files = _files()
+    assert len(files) > 50
+
+    found = [
+        violation
+        for file in files
+        for violation in violations(file.relative_to(ROOT).as_posix(), file.read_text())
+    ]
+
+    assert found == []
+
+
+def test_the_daemon_does_know_both_edges() -> None:
+    source = (ROOT / KNOWS_BOTH_EDGES).read_text()
+
+    assert list(violations(KNOWS_BOTH_EDGES, source)) == []
+    assert list(violations("mptcpd_dbus/engine.py", source)) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "words"),
+    [
+        ("mptcpd_dbus/core/x.py", "import mptcpd_dbus.engine", "nothing of ours but the core"),
+        ("mptcpd_dbus/core/x.py", "from mptcpd_dbus import engine", "nothing of ours"),
+        ("mptcpd_dbus/core/x.py", "from ..engine import Engine", "nothing of ours"),
+        ("mptcpd_dbus/core/x.py", "def f():\n    import asyncio", "the core is pure"),
+        ("mptcpd_dbus/core/x.py", "import os.path", "the core is pure"),
+        ("mptcpd_dbus/core/x.py", "from socket import AF_INET", "the core is pure"),
+        ("mptcpd_dbus/core/x.py", "import threading", "the core is pure"),
+        ("mptcpd_dbus/core/x.py", "import pydantic", "the core is pure"),
+        ("mptcpd_dbus/kernel/x.py", "from mptcpd_dbus.bus import names", "the other edge"),
+        ("mptcpd_dbus/bus/x.py", "from mptcpd_dbus import kernel", "the other edge"),
+        ("mptcpd_dbus/bus/x.py", "from ..kernel.live import LiveKernel", "the other edge"),
+        ("mptcpd_dbus/engine.py", "import pyroute2", "only mptcpd_dbus/kernel may"),
+        ("mptcpd_dbus/bus/x.py", "from pyroute2 import IPRoute", "only mptcpd_dbus/kernel may"),
+        ("mptcpd_dbus/kernel/x.py", "from dbus_next import aio", "only mptcpd_dbus/bus may"),
+        ("plugins/x.py", "from mptcpd_dbus.core import events", "only mptcpd_dbus.plugin"),
+        ("plugins/x.py", "import mptcpd_dbus", "only mptcpd_dbus.plugin"),
+    ],
+)
+def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str) -> None:
+    (violation, *_) = violations(path, source)
+
+    assert path in violation
+    assert words in violation
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("mptcpd_dbus/core/x.py", "from mptcpd_dbus.core.types import FourTuple\nimport errno"),
+        ("mptcpd_dbus/core/x.py", "from .types import FourTuple"),
+        ("mptcpd_dbus/kernel/x.py", "import pyroute2\nfrom mptcpd_dbus.core import events"),
+        ("mptcpd_dbus/kernel_protocol.py", "from mptcpd_dbus.bus import names"),
+        ("plugins/x.py", "from mptcpd_dbus.plugin import Plugin\nimport asyncio"),
+    ],
+)
+def test_an_import_that_may_be_is_not_named(path: str, source: str) -> None:
+    assert list(violations(path, source)) == []

@@ -1,0 +1,296 @@
+"""The documents are true: every command line works as it stands, every name and link exists.
+
+A block marked `console` holds what a reader types after "$ ".  Questions and calls are run on the
+demo's stage; what installs is checked against the files that it takes.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import ast
+import contextlib
+import importlib.util
+import re
+import shlex
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mptcpd_dbus.bus import error_names
+from tests.contract import REPOSITORY, interfaces
+from tests.e2e.stage import MANAGER, PORT
+from tests.lab.app import converse
+from tests.lab.bus import PrivateBus
+from tests.lab.client import NAME, ROOT, BusClient, BusError
+from tests.lab.daemon import Daemon
+from tests.lab.hosts import SERVER, Lab
+from tests.lab.wait import eventually
+
+README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
+CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
+GLOSSARY = REPOSITORY / "docs/glossary.md"
+DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY)
+LONGEST = {CONTRIBUTING: 100, ARCHITECTURE: 199}
+
+ON_THE_BUS = ("busctl", "gdbus")
+SYSTEM_DIRECTORIES = {
+    ".conf": "/usr/share/dbus-1/system.d",
+    ".service": "/usr/share/dbus-1/system-services",
+    ".policy": "/usr/share/polkit-1/actions",
+    "systemd/mptcpd-dbus.service": "/etc/systemd/system",
+    "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d",
+}
+
+
+def _blocks(document: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def _commands(document: Path) -> list[list[str]]:
+    lines = [line for block in _blocks(document, "console") for line in block.splitlines()]
+    assert all(line.startswith("$ ") for line in lines), lines
+    return [shlex.split(line.removeprefix("$ ")) for line in lines]
+
+
+# Command lines that are not run, and what must hold of each
+
+
+def _check_make(arguments: list[str]) -> None:
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    for word in arguments:
+        assert word in targets or word.startswith("ARGS="), word
+
+
+def _check_install(arguments: list[str]) -> None:
+    option, mode, source, target = arguments
+    assert (option, mode) == ("-m", "644")
+    assert (REPOSITORY / source).is_file(), source
+    directory = SYSTEM_DIRECTORIES.get(source) or SYSTEM_DIRECTORIES[Path(source).suffix]
+    assert str(Path(target).parent) == directory
+    assert Path(target).suffix == Path(source).suffix.replace(".sysusers", ".conf")
+
+
+def _check_systemctl(arguments: list[str]) -> None:
+    assert arguments[0] in ("daemon-reload", "reload", "enable")
+    units = [word for word in arguments[1:] if not word.startswith("-")]
+    known = {"dbus.service", *(path.name for path in REPOSITORY.glob("systemd/*.service"))}
+    assert set(units) <= known, units
+
+
+def _check_link(arguments: list[str]) -> None:
+    """Demand what the unit starts, leading to a command of the package."""
+    option, target, link = arguments
+    assert option == "-s"
+    assert f"ExecStart={link}" in (REPOSITORY / "systemd/mptcpd-dbus.service").read_text()
+    scripts = (REPOSITORY / "pyproject.toml").read_text()
+    assert f"\n{Path(target).name} = " in scripts
+
+
+def _check_python(arguments: list[str]) -> None:
+    assert arguments[0] == "-m"
+    assert importlib.util.find_spec(arguments[1]), arguments[1]
+
+
+def _check_pip(arguments: list[str]) -> None:
+    assert arguments == ["install", "."]
+
+
+def _check_nothing(arguments: list[str]) -> None:
+    assert not arguments
+
+
+CHECKS: dict[str, Callable[[list[str]], None]] = {
+    "make": _check_make,
+    "install": _check_install,
+    "systemctl": _check_systemctl,
+    "systemd-sysusers": _check_nothing,
+    "ln": _check_link,
+    "python": _check_python,
+    "python3": _check_python,
+    "pip": _check_pip,
+}
+
+
+@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=lambda path: path.name)
+def test_what_is_typed_to_build_and_install_fits_the_files(document: Path) -> None:
+    commands = [words for words in _commands(document) if words[0] not in ON_THE_BUS]
+    assert commands
+
+    for words in commands:
+        program, *arguments = words[1:] if words[0] == "sudo" else words
+        CHECKS[Path(program).name](arguments)
+
+
+def test_every_file_that_the_system_wants_is_installed() -> None:
+    installed = {words[4] for words in _commands(README) if words[:2] == ["sudo", "install"]}
+    directories = ("dbus", "polkit", "systemd")
+    files = {f"{d}/{path.name}" for d in directories for path in (REPOSITORY / d).iterdir()}
+
+    # The XML is for people and for programs that generate code; nobody reads it at run time.
+    assert installed == {file for file in files if not file.endswith(".xml")}
+
+
+# Command lines that are run
+
+Example = Callable[[], Awaitable[Lab]]
+
+
+@pytest.fixture
+def example(lab: Lab, daemon: Callable[..., Daemon]) -> Example:
+    """Give what sets the stage that the README describes."""
+
+    async def make() -> Lab:
+        lab.sysctl("client", "net.mptcp.path_manager", "userspace")
+        await daemon().start()
+        client, server = lab.app("client"), lab.app("server")
+        listener, _ = await server.call("listen", address=SERVER[4], port=PORT)
+        await converse(client, server, listener, address=SERVER[4], port=PORT)
+        return lab
+
+    return make
+
+
+async def test_every_command_line_on_the_bus_works(example: Example, tmp_path: Path) -> None:
+    """In the order of the README; the monitor runs on and must have heard the others' effects."""
+    lab = await example()
+    commands = [words for words in _commands(README) if words[0] in ON_THE_BUS]
+    heard = tmp_path / "heard"
+
+    for words in commands:
+        if words[1] == "monitor":
+            with heard.open("wb") as out:
+                lab.popen("client", words, stdout=out)
+            await eventually(lambda: "is owned by" in heard.read_text())
+        else:
+            lab.run("client", words)
+
+    def heard_all() -> bool:
+        told = heard.read_text()
+        return all(f"Manager.{name} " in told for name in ("NewSubflow", "SubflowClosed"))
+
+    await eventually(heard_all)
+    with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
+        lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
+
+
+def test_every_method_that_commands_has_an_example() -> None:
+    words = {word.rpartition(".")[2] for line in _commands(README) for word in line}
+    methods = {method.name for its in interfaces() for method in its.methods if method.action}
+
+    assert methods <= words
+
+
+def test_the_errors_that_the_readme_explains_are_those_of_the_daemon() -> None:
+    explained = set(re.findall(r"^\| `([A-Z]\w+)`", README.read_text(), re.MULTILINE))
+    own = {name.rpartition(".")[2] for name in error_names.ERROR_NAMES.values()}
+    standard = {
+        error_names.ACCESS_DENIED,
+        error_names.INTERACTIVE_AUTHORIZATION_REQUIRED,
+        error_names.LIMITS_EXCEEDED,
+    }
+
+    assert len(explained) > 5
+    assert explained <= own | {name.rpartition(".")[2] for name in standard}
+
+
+@contextlib.contextmanager
+def _rule(text: str) -> Iterator[None]:
+    """Have polkitd follow a rule; it notices files that come and go."""
+    rule = Path("/etc/polkit-1/rules.d/50-readme.rules")
+    rule.write_text(text)
+    try:
+        yield
+    finally:
+        rule.unlink()
+
+
+async def test_the_polkit_rule_allows_what_it_says_and_no_more(
+    people: None, bus: PrivateBus, example: Example
+) -> None:
+    """For a member of the group; alice is the one of her own."""
+    del people, bus
+    await example()
+    (rule,) = _blocks(README, "javascript")
+    flush: tuple[Any, ...] = (ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
+    choose: tuple[Any, ...] = (ROOT, MANAGER, "SetPathManager", "sa{sv}", "kernel", {})
+
+    async with await BusClient.connect("alice") as alice:
+        with pytest.raises(BusError, match="InteractiveAuthorizationRequired"):
+            await alice.call(*flush)
+        with _rule(rule.replace('"netdev"', '"alice"')):
+
+            async def allowed() -> bool:
+                try:
+                    await alice.call(*flush)
+                except BusError as error:
+                    raise AssertionError(str(error)) from error
+                return True
+
+            await eventually(allowed)
+            with pytest.raises(BusError, match="InteractiveAuthorizationRequired"):
+                await alice.call(*choose)
+
+
+# Names, links, sizes
+
+
+def _defined(source: str) -> set[str]:
+    """Give the dotted names that a module defines."""
+    found = set()
+
+    def walk(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            match node:
+                case ast.ClassDef():
+                    found.add(prefix + node.name)
+                    walk(node.body, f"{prefix}{node.name}.")
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    found.add(prefix + node.name)
+                case ast.Assign():
+                    names = (n for t in node.targets for n in ast.walk(t))
+                    found.update(prefix + n.id for n in names if isinstance(n, ast.Name))
+                case ast.AnnAssign(target=ast.Name(id=name)):
+                    found.add(prefix + name)
+                case _:
+                    pass
+
+    walk(ast.parse(source).body, "")
+    return found
+
+
+def test_every_name_in_the_architecture_exists() -> None:
+    places = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", ARCHITECTURE.read_text())
+    assert len(places) > 40
+
+    for file, name in places:
+        path = REPOSITORY / "mptcpd_dbus" / file
+        assert path.is_file(), file
+        assert not name or name in _defined(path.read_text()), f"{file}:{name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+
+    for link in links:
+        assert link.startswith("https://") or (document.parent / link).is_file(), link
+
+
+@pytest.mark.parametrize("document", LONGEST, ids=lambda path: path.name)
+def test_a_document_that_must_be_read_whole_is_short(document: Path) -> None:
+    assert len(document.read_text().splitlines()) <= LONGEST[document]
+
+
+def test_the_changelog_tells_what_each_interface_gained() -> None:
+    headings = re.findall(r"^### (.*)$", CHANGELOG.read_text(), re.MULTILINE)
+
+    assert {"D-Bus API", "Plugin API"} <= set(headings)
+
+
+def test_the_glossary_has_one_line_per_word_in_order() -> None:
+    words = re.findall(r"^- \*\*([^*]+)\*\*: .+[.;)]$", GLOSSARY.read_text(), re.MULTILINE)
+    lines = [line for line in GLOSSARY.read_text().splitlines() if line.startswith("- ")]
+
+    assert len(words) == len(lines) > 20
+    assert words == sorted(words, key=str.lower)

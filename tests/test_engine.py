@@ -1,0 +1,142 @@
+"""The walk of an event through the engine: the order, what is completed, and when it is sent."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+
+from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.core.types import AddressEntry, FourTuple
+from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.testing import FakeKernel
+from tests.world import FIRST, TOKEN, World
+
+OTHER = FourTuple("10.0.1.1", 4001, "10.0.9.1", 80)
+
+
+async def test_what_is_heard_is_published_in_order_and_sent_once_per_batch() -> None:
+    world = World()
+    batch: list[events.Event] = [
+        events.NewConnection(TOKEN, FIRST),
+        events.ConnectionEstablished(TOKEN, FIRST),
+        events.ConnectionClosed(TOKEN),
+    ]
+
+    world.engine.batch(batch)
+
+    assert world.heard == batch
+    assert world.flushes == 1
+
+
+async def test_single_events_are_sent_at_the_end_of_the_turn() -> None:
+    world = World()
+
+    for event in (events.NewConnection(TOKEN, FIRST), events.ConnectionEstablished(TOKEN, FIRST)):
+        world.engine.take(event)
+    assert world.flushes == 0
+    await asyncio.sleep(0)
+
+    assert world.flushes == 1
+
+
+async def test_an_event_that_teaches_nothing_is_not_published() -> None:
+    world = World()
+
+    world.engine.batch([events.ConnectionClosed(TOKEN)])
+
+    assert world.heard == []
+
+
+async def test_a_connection_that_outlives_its_batch_is_completed() -> None:
+    world = World()
+    made = world.kernel.connect(TOKEN, FIRST)
+    made.ids[3] = AddressEntry("10.0.2.1", 3)
+    world.engine.settle()
+
+    connection = world.state.connections[TOKEN]
+    assert (connection.uid, connection.cgroup, connection.path_manager) == (1000, 1, "userspace")
+    assert set(connection.local_addresses) == {3}
+
+
+async def test_a_connection_that_ends_with_its_batch_is_not_asked_about() -> None:
+    world = World()
+    asked: list[int] = []
+    world.kernel.local_addresses = asked.append  # type: ignore[method-assign,assignment] # a spy
+    both: list[events.Event] = [events.NewConnection(TOKEN, FIRST), events.ConnectionClosed(TOKEN)]
+
+    world.engine.batch(both)
+    assert asked == []
+
+    world.engine.batch(both[:1])  # control
+    assert asked == [TOKEN]
+
+
+async def test_a_connection_that_is_gone_before_it_is_completed_does_no_harm() -> None:
+    world = World()
+
+    world.engine.batch([events.NewConnection(TOKEN, FIRST)])
+
+    assert world.state.connections[TOKEN].uid is None
+
+
+async def test_a_token_used_again_closes_the_old_connection_first() -> None:
+    world = World()
+    world.engine.batch([events.NewConnection(TOKEN, FIRST)])
+
+    world.engine.batch([events.NewConnection(TOKEN, OTHER)])
+
+    assert world.heard == [
+        events.NewConnection(TOKEN, FIRST),
+        events.ConnectionClosed(TOKEN),
+        events.NewConnection(TOKEN, OTHER),
+    ]
+    assert world.state.connections[TOKEN].four_tuple == OTHER
+
+
+async def test_a_vanished_interface_loses_its_addresses_first() -> None:
+    world = World()
+    world.link(2, "link1", "10.0.1.1", "fd00::1")
+
+    world.engine.batch([events.DeleteInterface(2)])
+
+    assert world.heard[-3:] == [
+        events.DeleteLocalAddress(2, "10.0.1.1"),
+        events.DeleteLocalAddress(2, "fd00::1"),
+        events.DeleteInterface(2),
+    ]
+
+
+async def test_a_reading_is_shown_and_has_no_signal() -> None:
+    world = World()
+
+    world.engine.batch([readings.LimitsRead(4, 4)])
+
+    assert world.heard == []
+    assert [change.changed for change in world.shown] == [(world.state,)]
+
+
+async def test_the_first_connection_wakes_the_sweep_and_the_second_does_not() -> None:
+    world = World()
+
+    world.connect()
+    assert world.engine.wake.is_set()
+
+    world.engine.wake.clear()
+    world.connect(TOKEN + 1, OTHER)
+    assert not world.engine.wake.is_set()
+
+
+async def test_a_doubted_connection_is_noted_and_wakes_the_sweep() -> None:
+    world = World()
+
+    world.engine.doubt(TOKEN)
+
+    assert world.engine.doubted == {TOKEN}
+    assert world.engine.wake.is_set()
+
+
+async def test_an_engine_without_a_publisher_keeps_the_state_all_the_same() -> None:
+    engine = Engine(State(), FakeKernel())
+
+    engine.batch([events.NewConnection(TOKEN, FIRST), readings.LimitsRead(4, 4)])
+
+    assert TOKEN in engine.state.connections

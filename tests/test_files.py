@@ -1,0 +1,132 @@
+"""The files that the system reads have the form that the system wants.
+
+The DTDs are those of polkitd and libdbus-1-dev; for the bus configuration it is ours, see there.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mptcpd_dbus.bus.names import BUS_NAME
+from tests.contract import REPOSITORY
+
+UNIT = REPOSITORY / "systemd/mptcpd-dbus.service"
+SYSUSERS = REPOSITORY / "systemd/mptcpd-dbus.sysusers"
+ACTIVATION = REPOSITORY / "dbus/org.mptcpd1.service"
+
+BUSCONFIG = REPOSITORY / "tests/dtd/busconfig.dtd"
+POLICYCONFIG = Path("/usr/share/polkit-1/policyconfig-1.dtd")
+INTROSPECT = Path("/usr/share/xml/dbus-1/introspect.dtd")
+GRAMMARS = {
+    REPOSITORY / "dbus/org.mptcpd1.conf": BUSCONFIG,
+    REPOSITORY / "polkit/org.mptcpd1.policy": POLICYCONFIG,
+    **dict.fromkeys(sorted((REPOSITORY / "dbus").glob("*.xml")), INTROSPECT),
+}
+
+
+def _complaints(document: Path, grammar: Path) -> str:
+    argv = ["xmllint", "--nonet", "--noout", "--dtdvalid", str(grammar), str(document)]
+    ran = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert (ran.returncode == 0) == (not ran.stderr)
+    return ran.stderr
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("document", GRAMMARS, ids=_name)
+def test_the_document_keeps_to_its_grammar(document: Path) -> None:
+    """As xmllint(1) sees it."""
+    complaints = _complaints(document, GRAMMARS[document])
+
+    assert not complaints
+
+
+@pytest.mark.parametrize(
+    ("document", "right", "wrong"),
+    [
+        ("dbus/org.mptcpd1.conf", "send_interface=", "send_interfaces="),
+        ("polkit/org.mptcpd1.policy", "<message>", "<massage>"),
+        ("dbus/org.mptcpd1.Address.xml", 'type="o" ', ""),
+    ],
+)
+def test_a_document_with_a_slip_does_not(
+    document: str, right: str, wrong: str, tmp_path: Path
+) -> None:
+    """The control: the grammars are really applied."""
+    original = REPOSITORY / document
+    text = original.read_text().replace(right, wrong).replace("</message>", f"</{wrong[1:]}")
+    slipped = tmp_path / original.name
+    slipped.write_text(text)
+
+    assert _complaints(slipped, GRAMMARS[original])
+
+
+def _verify(unit: Path) -> str:
+    argv = ["systemd-analyze", "--man=no", "verify", str(unit)]
+    ran = subprocess.run(argv, check=False, capture_output=True, text=True)
+    return ran.stdout + ran.stderr
+
+
+def _unit(directory: Path, text: str) -> Path:
+    """Give a copy of the unit whose command exists on this machine."""
+    copy = directory / UNIT.name
+    command = f"ExecStart={sys.executable}"
+    copy.write_text(re.sub(r"^ExecStart=.*$", command, text, flags=re.MULTILINE))
+    return copy
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+    """Not even a hint."""
+    assert _verify(_unit(tmp_path, UNIT.read_text())) == ""
+
+
+def test_systemd_would_have_named_a_slip_in_the_unit(tmp_path: Path) -> None:
+    """The control of the test above."""
+    slipped = UNIT.read_text().replace("NoNewPrivileges=", "NoNewPriviledges=")
+
+    assert "NoNewPriviledges" in _verify(_unit(tmp_path, slipped))
+
+
+def _section(path: Path, section: str) -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser(strict=False)  # a unit may name a key more than once
+    parser.optionxform = str  # type: ignore[assignment,method-assign] # the documented way
+    parser.read(path)
+    return parser[section]
+
+
+def test_bus_and_systemd_name_the_same_unit() -> None:
+    """The bus starts the alias, which exists only while the unit is enabled."""
+    activation, service = _section(ACTIVATION, "D-BUS Service"), _section(UNIT, "Service")
+
+    assert activation["Name"] == service["BusName"] == BUS_NAME == ACTIVATION.stem
+    assert activation["SystemdService"] == _section(UNIT, "Install")["Alias"]
+    assert activation["Exec"] == "/bin/false"
+
+
+def test_the_units_user_is_made_and_owns_the_name() -> None:
+    """With sysusers.d(5)'s one line: type, name, ID, description, home, shell."""
+    lines = [line for line in SYSUSERS.read_text().splitlines() if not line.startswith("#")]
+    (words,) = map(shlex.split, lines)
+
+    user = _section(UNIT, "Service")["User"]
+    assert words[:3] == ["u", user, "-"]
+    assert words[4:] == ["/", "/usr/sbin/nologin"]
+    assert f'<policy user="{user}">' in (REPOSITORY / "dbus/org.mptcpd1.conf").read_text()
+
+
+def test_systemd_makes_the_user(tmp_path: Path) -> None:
+    """In a directory that stands for the root of a system."""
+    (tmp_path / "etc").mkdir()
+    argv = ["systemd-sysusers", f"--root={tmp_path}", "-"]
+    subprocess.run(argv, input=SYSUSERS.read_bytes(), check=True, capture_output=True)
+
+    users = (tmp_path / "etc/passwd").read_text().splitlines()
+    assert [line.split(":")[0] for line in users] == ["mptcpd-dbus"]
