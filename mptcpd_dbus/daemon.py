@@ -11,17 +11,9 @@ import signal
 from contextlib import AsyncExitStack
 
 from mptcpd_dbus import __version__, systemd
-from mptcpd_dbus.bus.contract import contract
-from mptcpd_dbus.bus.dispatch import Authorise
-from mptcpd_dbus.bus.interface import Call, Method
+from mptcpd_dbus.bus.edge import BusEdge
 from mptcpd_dbus.bus.names import BUS_NAME
-from mptcpd_dbus.bus.objects import ObjectTree
-from mptcpd_dbus.bus.peers import Peers
-from mptcpd_dbus.bus.polkit import Polkit
-from mptcpd_dbus.bus.publisher import Publisher
-from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.config import Settings
-from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.event_reader import EventReader
@@ -49,27 +41,6 @@ async def serve(settings: Settings) -> None:
         reconciler = Reconciler(engine, reader.drain)
         reader.on_lost = reconciler.events_lost
 
-        transport = await _connect(settings.bus, ending)
-        stack.callback(transport.disconnect)
-        peers = Peers(transport)
-        stack.callback(peers.stop)
-        tree = ObjectTree(transport, peers, _authorise_by(Polkit(transport, peers)))
-        stack.callback(tree.stop)
-
-        def counters() -> dict[str, int]:
-            return {
-                "events_lost": engine.state.events_lost,
-                "signals_dropped": transport.signals_dropped,
-                "calls_refused": peers.refused,
-                "connections": len(engine.state.connections),
-                "connections_seen": engine.state.connections_seen,
-            }
-
-        interfaces = contract(engine.state, engine.pm, features(kernel.settings()), counters)
-        publisher = Publisher(tree, engine.state, interfaces)
-        engine.attach(publisher)
-        transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
-
         routes = RouteMonitor(engine.take, settings.netlink_buffer)
         await routes.start()
         stack.push_async_callback(routes.close)
@@ -79,46 +50,22 @@ async def serve(settings: Settings) -> None:
         for refused in engine.pm.reopen_listeners():
             _log.warning("joins to an announced address will fail: %s", refused)
         reader.drain()  # our own listeners are no news to who asks after the start
-        tree.start()
-        if not await transport.request_name(BUS_NAME):
-            raise NotReady(f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?")
+
+        bus = BusEdge(settings.bus, engine, features(kernel.settings()))
+        await bus.connect()
+        stack.callback(bus.close)
+        await bus.claim()
         found = len(engine.state.connections)
         _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, found)
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
 
-        tasks = [
-            asyncio.ensure_future(work) for work in (reconciler.run(), systemd.feed_watchdog())
-        ]
-        for task in tasks:
+        for work in (reconciler.run(), bus.keep(), systemd.feed_watchdog()):
+            task: asyncio.Future[None] = asyncio.ensure_future(work)
             stack.callback(task.cancel)
             task.add_done_callback(lambda task: _end_on_failure(task, ending))
         why = await ending
         systemd.notify("STOPPING=1")
         _log.info("stopping (%s); connections live on, and the next start finds them", why)
-
-
-def _authorise_by(polkit: Polkit) -> Authorise:
-    async def authorise(call: Call, _: object, method: Method, details: dict[str, str]) -> None:
-        if method.action is not None:
-            await polkit.check(call, method.action, details)
-
-    return authorise
-
-
-async def _connect(bus: str, ending: asyncio.Future[str]) -> Transport:
-    try:
-        transport = Transport(bus)
-        await transport.connect()
-    except (OSError, ValueError) as error:
-        raise NotReady(f"cannot reach the bus {bus!r}: {error}; is dbus running?") from error
-
-    def fail(why: str) -> None:
-        if not ending.done():
-            ending.set_exception(NotReady(why))
-
-    transport.disconnected.add_done_callback(lambda gone: fail(f"the bus went: {gone.result()}"))
-    transport.on_name_lost = lambda name: fail(f"the name {name} was taken away")
-    return transport
 
 
 def _end_on_signals(ending: asyncio.Future[str]) -> None:

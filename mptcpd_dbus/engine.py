@@ -40,12 +40,13 @@ class Engine:
         self.pm = PathManager(state, kernel, self.take, self.doubt)
         self.doubted: set[int] = set()
         self.wake = asyncio.Event()
+        self.sweeps = 0
         self._publisher: Publisher | None = None
         self._fresh: list[Connection] = []
         self._settling = False
 
-    def attach(self, publisher: Publisher) -> None:
-        """Publish to *publisher* from now on."""
+    def attach(self, publisher: Publisher | None) -> None:
+        """Publish to *publisher* from now on, which shows what there is already."""
         self._publisher = publisher
 
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:

@@ -92,6 +92,7 @@ class Reconciler:
                 await asyncio.sleep(0)
                 until = clock() + _SLICE
         engine.settle()
+        engine.sweeps += 1
         self._last = clock()
         self._cost = self._last - start
 

@@ -138,7 +138,13 @@ async def test_events_that_are_queued_are_read_before_a_difference_is_believed(
 ) -> None:
     queue: list[events.Event] = []
     world.kernel.on_event = queue.append
-    world.kernel.connect(TOKEN, FIRST, deny_join_id0=True)
+    dump = world.kernel.connections
+
+    def connected_meanwhile() -> Any:
+        world.kernel.connect(TOKEN, FIRST, deny_join_id0=True)
+        return dump()
+
+    world.kernel.connections = connected_meanwhile  # type: ignore[method-assign] # just before
 
     def drain() -> None:
         world.engine.batch(queue)

@@ -8,12 +8,15 @@ from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.path_manager import SubflowWish
 from mptcpd_dbus.testing import FakeKernel
 
 T = TypeVar("T")
 
 TOKEN = 0xA889FAD4
 FIRST = FourTuple("10.0.1.1", 4000, "10.0.9.1", 80)
+SECOND_ADDRESS = "10.0.2.1"
+WISH = SubflowWish(local_address=SECOND_ADDRESS)
 
 
 class World:

@@ -8,7 +8,7 @@ from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.paths import path_of
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
 from mptcpd_dbus.core import events
-from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.core.state import Change, State, Thing
 
 
 class Publisher:
@@ -20,7 +20,8 @@ class Publisher:
         self._tree = tree
         self._interfaces = {kind: (interface,) for kind, interface in interfaces.items()}
         self._manager = interfaces[State]
-        tree.add(path_of(state), state, self._interfaces[State])
+        for thing in state.everything():
+            self._add(thing)
 
     def publish(self, event: events.Event, change: Change) -> None:
         """Queue *event*'s signal and show what it changed."""
@@ -34,7 +35,7 @@ class Publisher:
         for thing in change.removed:
             tree.remove(path_of(thing))
         for thing in change.added:
-            tree.add(path_of(thing), thing, self._interfaces[type(thing)])
+            self._add(thing)
         for thing in change.changed:
             tree.changed(path_of(thing))
 
@@ -46,3 +47,6 @@ class Publisher:
     def flush(self) -> None:
         """Send what has come together."""
         self._tree.flush()
+
+    def _add(self, thing: Thing) -> None:
+        self._tree.add(path_of(thing), thing, self._interfaces[type(thing)])

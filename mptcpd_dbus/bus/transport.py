@@ -96,7 +96,6 @@ class Transport:
         self.disconnected.add_done_callback(self._on_closed)
         self.on_call: Callable[[Incoming], None] | None = None
         self.on_drained: Callable[[], None] | None = None
-        self.on_name_lost: Callable[[str], None] | None = None
 
     # Connection and names
 
@@ -105,7 +104,6 @@ class Transport:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._bus._authenticate()  # noqa: SLF001  dbus-next has no public way
-            self.on_signal(DBUS, "NameLost", self._on_name_lost)
             self._stream.resume_reading()
             (self.unique_name,) = await self.call(DBUS, DBUS_PATH, DBUS, "Hello")
         except (AuthError, BusError) as error:
@@ -130,10 +128,6 @@ class Transport:
         """Own *name* now, or not at all: there is no waiting in a queue for it."""
         (answer,) = await self.call(DBUS, DBUS_PATH, DBUS, "RequestName", "su", name, _DO_NOT_QUEUE)
         return answer in (_PRIMARY_OWNER, _ALREADY_OWNER)
-
-    def _on_name_lost(self, message: Incoming) -> None:
-        if message.sender == DBUS and self.on_name_lost is not None:
-            self.on_name_lost(message.values()[0])
 
     # What we send
 

@@ -6,7 +6,7 @@ is stated at the rule that copes with it; all of it was measured on a 6.18 kerne
 # SPDX-License-Identifier: BSD-3-Clause
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -99,12 +99,25 @@ class State:
                 ]
         return []
 
+    def everything(self) -> "Iterator[Thing]":
+        """Give all things, containers before their content."""
+        yield self
+        yield from self.network.interfaces.values()
+        yield from self.endpoints.values()
+        for connection in self.connections.values():
+            yield connection
+            yield from connection.subflows.values()
+            yield from connection.local_addresses.values()
+            yield from connection.remote_addresses.values()
+
     # Connections.  An event for a token that is not known teaches nothing: a lone CLOSED belongs
     # to a connection that never became MPTCP, and ESTABLISHED or ANNOUNCED may follow CLOSED.
 
     def _new_connection(self, event: events.NewConnection) -> Change | None:
-        if event.token in self.connections:
-            return None  # found by a dump before its event was read
+        known = self.connections.get(event.token)
+        if known is not None:  # found by a dump, which does not show the flag
+            known.deny_join_id0 |= event.deny_join_id0
+            return None
         self.connections_seen += 1
         connection = Connection(
             self.connections_seen,

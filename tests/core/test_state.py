@@ -444,3 +444,20 @@ def test_lost_events_are_counted_and_touch_nothing() -> None:
     assert change is not None
     assert (change.added, change.changed, change.removed) == ((), (), ())
     assert state.events_lost == 1
+
+
+def test_everything_is_given_with_containers_before_their_content() -> None:
+    state = state_after(LINK1, CREATED, events.NewAddress(TOKEN, 2, "10.0.4.2", 80))
+    state.apply(readings.LocalAddressesRead(TOKEN, (AddressEntry("10.0.2.1", 1),)))
+    state.apply(readings.EndpointsRead((AddressEntry("10.0.3.1", 3),)))
+    connection = state.connections[TOKEN]
+
+    assert list(state.everything()) == [
+        state,
+        state.network.interfaces[2],
+        state.endpoints[3],
+        connection,
+        connection.subflows[FIRST],
+        connection.local_addresses[1],
+        connection.remote_addresses[2],
+    ]

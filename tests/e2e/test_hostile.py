@@ -56,9 +56,9 @@ class Outsider:
     """A process of another user that plays a role; see `hostile_client.py`."""
 
     def __init__(self, user: str, role: str, *more: str) -> None:
-        script = f"{readable_repository()}/tests/e2e/hostile_client.py"
         self._process = subprocess.Popen(
-            as_user(user, ["/usr/bin/python3", script, role, *more]),
+            as_user(user, ["/usr/bin/python3", "-m", "tests.e2e.hostile_client", role, *more]),
+            cwd=readable_repository(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -75,11 +75,15 @@ class Outsider:
         assert isinstance(told, dict)
         return told
 
-    async def go_on(self) -> dict[str, Any]:
-        """Have it do its next step; give what it then tells."""
+    def nod(self) -> None:
+        """Let it go on."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+
+    async def go_on(self) -> dict[str, Any]:
+        """Let it go on; give what it then tells."""
+        self.nod()
         return await self.report()
 
     def leave(self) -> None:
@@ -117,27 +121,45 @@ async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
     async with AsyncExitStack() as stack:
         stack.callback(neighbour.leave)
         await neighbour.report()
-        await neighbour.go_on()
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): forget the peak
-        before, descriptors = _memory(pid, "VmRSS"), _descriptors(pid)
+        before, descriptors = _memory_now(pid), _descriptors(pid)
+        neighbour.nod()
+        cpu = _cpu(pid)
+        cpubus = _cpu(bus._processes["bus"].pid)
         siege = Siege(play, bus.kind, stack)
 
         yield siege
 
         told = await neighbour.go_on()
-        growth = _memory(pid, "VmHWM") - before
+        growth = _highest_memory(pid) - before
         await play.agreed()
         await eventually(lambda: _descriptors(pid) == descriptors)
         siege.tell(
             growth=f"{growth / (1 << 20):.1f} MiB",
             neighbour=f"{told['calls']} calls, longest {told['longest'] * 1e3:.0f} ms, "
-            f"median {told['median'] * 1e3:.1f} ms",
+            f"median {told['median'] * 1e3:.1f} ms; the bus itself {told['bus'] * 1e3:.0f} ms",
+            cpu=_cpu(pid) - cpu,
+            cpubus=_cpu(bus._processes["bus"].pid) - cpubus,
         )
-        print(f"\n  {bus.kind}: {siege.figures}")  # noqa: T201 - the figures are the result
+        print(f"\n  {bus.kind}: {siege.figures}")
         assert growth < GROWTH
         assert told["longest"] < PATIENCE
         assert not told["errors"]
         assert told["calls"] > 10
+
+
+def _cpu(pid):
+    f = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(f[11]) + int(f[12])) / 100
+
+
+def _memory_now(pid: int) -> int:
+    """Give the resident memory, and have its peak count from now on; see proc(5)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return _memory(pid, "VmRSS")
+
+
+def _highest_memory(pid: int) -> int:
+    return _memory(pid, "VmHWM")
 
 
 def _memory(pid: int, field: str) -> int:
@@ -193,8 +215,8 @@ async def test_a_giant_message_is_refused_by_its_header(stage: MakeStage, bus: P
         told = await (await siege.attacker("giant")).go_on()
         siege.tell(**told)
 
-        assert told["sent"] > 3 * (31 << 20)
-        assert told["answers"] == [f"{ERROR}LimitsExceeded"] * 3
+        assert told["sent"] > 10 * (31 << 20)
+        assert told["answers"] == [f"{ERROR}LimitsExceeded"] * 10
         assert told["small"] == f"{ERROR}UnknownMethod"
 
 

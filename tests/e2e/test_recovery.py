@@ -11,6 +11,7 @@ import pytest
 from mptcpd_dbus.reconciler import SWEEP_SECONDS
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import ADDRESS, CONNECTION, INTERFACE, MANAGER, PORT, SUBFLOW, Stage
+from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient
 from tests.lab.hosts import SERVER, address
 from tests.lab.wait import eventually
@@ -250,3 +251,27 @@ async def test_a_connection_that_its_peer_aborts_is_gone_with_the_sweep(
     assert at_once < 1
     assert aborted_path not in await play.viewer.managed_objects()
     await play.agreed()
+
+
+async def test_a_restart_of_the_bus_costs_nothing_but_the_time_without_it(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """What the kernel would not tell again, an announcement of the peer, is still known after it."""
+    play = await stage()
+    listener = await play.listener()
+    _, path = await play.connection(listener)
+    play.lab.ip("server", "mptcp", "endpoint", "add", "10.0.3.2", "id", 7, "signal")
+    announced = (await play.heard("NewAddress"))[1]
+    before = await play.viewer.managed_objects()
+
+    bus.stop("bus")
+    talks, accepted = await _many(play, listener, 5)
+    bus.start_bus()
+
+    async with await BusClient.connect() as viewer:
+        await eventually(partial(viewer.owns, NAME), within=10)
+        after = await viewer.managed_objects()
+        assert announced in after
+        assert before.items() <= after.items()
+        assert (await _kinds(viewer))[CONNECTION] == 1 + len(talks) == 1 + len(accepted)
+        await viewer.call(path, CONNECTION, "CreateSubflow", "sqa{sv}", "", 0, {}, within=25)

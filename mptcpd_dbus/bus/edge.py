@@ -1,0 +1,120 @@
+"""The bus edge as a whole: put together, shown the state, and put together anew when the bus goes.
+
+Path management does not stop without a bus, and the bus does not stop for ever: it is restarted, or
+(dbus-daemon) it reads nothing more of a service once 127 MiB of its messages wait for clients that
+do not read; a new connection cures that.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import NoReturn
+
+from mptcpd_dbus.bus.contract import contract
+from mptcpd_dbus.bus.dispatch import Authorise
+from mptcpd_dbus.bus.error_names import ACCESS_DENIED, BusError
+from mptcpd_dbus.bus.interface import Call, Method
+from mptcpd_dbus.bus.names import BUS_NAME
+from mptcpd_dbus.bus.objects import ObjectTree
+from mptcpd_dbus.bus.peers import Peers
+from mptcpd_dbus.bus.polkit import Polkit
+from mptcpd_dbus.bus.publisher import Publisher
+from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.core.errors import NotReady
+from mptcpd_dbus.engine import Engine
+
+_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts, the last one again and again
+
+_log = logging.getLogger(__name__)
+
+
+class BusEdge:
+    """One connection after another to the bus at *address*, each showing all of the state."""
+
+    def __init__(self, address: str, engine: Engine, features: tuple[str, ...]) -> None:
+        self._address = address
+        self._engine = engine
+        self._features = features
+        self._transport: Transport
+        self._peers: Peers
+        self._tree: ObjectTree
+
+    async def connect(self) -> None:
+        """Connect, and show everything; nobody finds us before `claim`."""
+        try:
+            transport = Transport(self._address)
+            await transport.connect()
+        except (OSError, ValueError) as error:
+            raise NotReady(
+                f"cannot reach the bus {self._address!r}: {error}; is dbus running?"
+            ) from error
+        state = self._engine.state
+        self._transport = transport
+        self._peers = Peers(transport)
+        self._tree = ObjectTree(transport, self._peers, _by(Polkit(transport, self._peers)))
+        interfaces = contract(state, self._engine.pm, self._features, self.counters)
+        publisher = Publisher(self._tree, state, interfaces)
+        transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
+        self._engine.attach(publisher)
+
+    async def claim(self) -> None:
+        """Own the name: whoever sees it sees all objects."""
+        self._tree.start()
+        try:
+            ours = await self._transport.request_name(BUS_NAME)
+        except BusError as error:
+            if error.name != ACCESS_DENIED:
+                raise
+            raise NotReady(
+                f"the bus does not let us own {BUS_NAME}; is {BUS_NAME}.conf installed in its"
+                " system.d?"
+            ) from error
+        if not ours:
+            raise NotReady(f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?")
+
+    async def keep(self) -> NoReturn:
+        """Connect again whenever the bus has gone; raise NotReady if the name is another's then."""
+        while True:
+            why = await self._transport.disconnected
+            _log.warning("the bus went (%s); path management goes on without it", why)
+            self.close()
+            for pause in chain(_RETRIES, repeat(_RETRIES[-1])):
+                await asyncio.sleep(pause)
+                try:
+                    await self.connect()
+                except NotReady as error:
+                    _log.debug("%s", error)
+                else:
+                    break
+            with suppress(BusError):  # it went again: so once more from the beginning
+                await self.claim()
+                _log.info("back on the bus as %s", BUS_NAME)
+
+    def close(self) -> None:
+        """Leave the bus."""
+        self._engine.attach(None)
+        self._tree.stop()
+        self._peers.stop()
+        self._transport.disconnect()
+
+    def counters(self) -> dict[str, int]:
+        """Give the daemon's own counters."""
+        state = self._engine.state
+        return {
+            "connections": len(state.connections),
+            "connections_seen": state.connections_seen,
+            "events_lost": state.events_lost,
+            "sweeps": self._engine.sweeps,
+            "signals_dropped": self._transport.signals_dropped,
+            "calls_refused": self._peers.refused,
+        }
+
+
+def _by(polkit: Polkit) -> Authorise:
+    async def authorise(call: Call, _: object, method: Method, details: dict[str, str]) -> None:
+        if method.action is not None:
+            await polkit.check(call, method.action, details)
+
+    return authorise
