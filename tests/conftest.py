@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # its plugin would import it in the summary: too deep for 3.11.2
 import pytest
 
 from tests.lab import users

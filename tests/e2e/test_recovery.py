@@ -256,7 +256,7 @@ async def test_a_connection_that_its_peer_aborts_is_gone_with_the_sweep(
 async def test_a_restart_of_the_bus_costs_nothing_but_the_time_without_it(
     stage: MakeStage, bus: PrivateBus
 ) -> None:
-    """What the kernel would not tell again, an announcement of the peer, is still known after it."""
+    """What the kernel would not tell again, an announcement of the peer, is still known."""
     play = await stage()
     listener = await play.listener()
     _, path = await play.connection(listener)
