@@ -47,7 +47,7 @@ async def serve(settings: Settings) -> None:
         await reconciler.compare()
         reader.start()
         stack.callback(reader.stop)
-        for refused in engine.pm.reopen_listeners():
+        for refused in engine.pm.adopt_announced():
             _log.warning("joins to an announced address will fail: %s", refused)
         reader.drain()  # our own listeners are no news to who asks after the start
 

@@ -7,12 +7,13 @@ events and, for what the kernel tells this side nothing of, a reading that is ap
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from mptcpd_dbus.core import address_ids, commands, events, readings
+from mptcpd_dbus.announcements import Announcements
+from mptcpd_dbus.core import commands, events, readings
+from mptcpd_dbus.core.address_ids import AddressIds
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
 from mptcpd_dbus.core.endpoints import Endpoint
 from mptcpd_dbus.core.errors import (
@@ -27,8 +28,8 @@ from mptcpd_dbus.core.errors import (
     NotReady,
     SubflowFailed,
 )
-from mptcpd_dbus.core.network import Interface
 from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.core.subflow_wish import SubflowWish, complete
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
 from mptcpd_dbus.joins import Join, JoinKey, Joins, failure
 from mptcpd_dbus.kernel_protocol import Kernel
@@ -84,18 +85,6 @@ _REFUSALS: tuple[tuple[str, type[MptcpdError]], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SubflowWish:
-    """What a new subflow should be; "" and 0 stand for the connection's own."""
-
-    remote_address: str = ""
-    remote_port: int = 0
-    local_address: str = ""
-    local_port: int = 0
-    interface: str | None = None
-    backup: bool = False
-
-
 class PathManager:
     """The door to the kernel's path managers, for the bus and for policies alike."""
 
@@ -111,16 +100,14 @@ class PathManager:
         self._apply = apply
         self._doubt = doubt
         self._joins = Joins()
-        self._ids_in_flight: dict[int, list[tuple[address_ids.Key, int]]] = {}
-        self._listening: dict[int, set[int]] = {}
+        self._ids = AddressIds()
+        self._announced = Announcements(kernel)
 
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
         self._joins.notice(event)
         if isinstance(event, events.ConnectionClosed) and change.connection is not None:
-            number = change.connection.number
-            for address_id in self._listening.pop(number, ()):
-                self._kernel.close_listener((number, address_id))
+            self._announced.close(change.connection)
 
     # Commands on a connection, under the userspace path manager.
 
@@ -128,7 +115,7 @@ class PathManager:
         self, connection: Connection, wish: SubflowWish, seconds: float = DEFAULT_TIMEOUT
     ) -> Subflow:
         """Join from a local to a remote address and wait until both ends have accepted it."""
-        wish, index = self._completed(connection, wish)
+        wish, index = complete(wish, connection, self._state.network)
         self._refresh(connection)
         key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
         sent = False
@@ -150,7 +137,7 @@ class PathManager:
 
     async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
         """Join, and return when the SYN is on its way; an event tells the outcome."""
-        wish, index = self._completed(connection, wish)
+        wish, index = complete(wish, connection, self._state.network)
         self._refresh(connection)
         await self._send_join(connection, wish, index)
 
@@ -171,20 +158,15 @@ class PathManager:
                 " a port, or set net.ipv4.tcp_timestamps=0"
             )
         self._refresh(connection)
-        with self._reserved_id(connection, (address, port), address_id) as chosen:
-            user = (connection.number, chosen)
-            if listener:
-                self._listen(connection, user, address, port)
+        with self._ids.reserved(connection, (address, port), address_id) as chosen:
+            before = self._announced.get(connection, chosen)
+            entry = AddressEntry(address, chosen, port, AddressFlag.SIGNAL)
+            self._announced.add(connection, entry, listen=listener)
             try:
-                await self._execute(
-                    commands.Announce(
-                        connection.token,
-                        AddressEntry(address, chosen, port, AddressFlag.SIGNAL),
-                    )
-                )
+                await self._execute(commands.Announce(connection.token, entry))
             except MptcpdError:
-                if chosen not in connection.local_addresses:
-                    self._kernel.close_listener(user)
+                if before is None:
+                    self._announced.remove(connection, chosen)
                 raise
         announced = connection.local_addresses.get(chosen)
         if announced is None:
@@ -194,19 +176,16 @@ class PathManager:
     async def remove_address(self, connection: Connection, address_id: int) -> None:
         """Send RM_ADDR (RFC 8684, section 3.4.2) for a local address ID."""
         self._refresh(connection)
-        users = [s for s in connection.subflows.values() if s.local_id == address_id]
-        if address_id and address_id not in connection.local_addresses and users:
-            # A join that failed took the entry along, and the kernel would find nothing.
-            await self._execute(
-                commands.Announce(
-                    connection.token,
-                    AddressEntry(
-                        users[0].four_tuple.local_address, address_id, 0, AddressFlag.SIGNAL
-                    ),
-                )
-            )
-        await self._execute(commands.Remove(connection.token, address_id))
-        self._kernel.close_listener((connection.number, address_id))
+        if address_id and address_id not in connection.local_addresses:
+            # A join that failed, or the end of a subflow, took the entry along: the kernel would
+            # find nothing to withdraw, though the peer knows the address.
+            entry = self._announced.get(connection, address_id) or _in_use(connection, address_id)
+            if entry is not None:
+                await self._execute(commands.Announce(connection.token, entry))
+        try:
+            await self._execute(commands.Remove(connection.token, address_id))
+        finally:
+            self._announced.remove(connection, address_id)
 
     async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
         """Close *subflow*; with *announce*, first tell the peer that its address is gone.
@@ -272,15 +251,14 @@ class PathManager:
         self._kernel.set_path_manager(name)
         self._apply(self._kernel.settings())
 
-    def reopen_listeners(self) -> list[KernelRefused]:
-        """Listen again on what this host has announced, after a restart; give what failed."""
+    def adopt_announced(self) -> list[KernelRefused]:
+        """Listen again on what was announced before a restart; give what failed."""
         failed = []
         for connection in self._state.connections.values():
-            for address in connection.local_addresses.values():
-                if address.flags & AddressFlag.SIGNAL:
-                    user = (connection.number, address.id)
+            for known in connection.local_addresses.values():
+                if known.flags & AddressFlag.SIGNAL:
                     try:
-                        self._listen(connection, user, address.address, address.port)
+                        self._announced.add(connection, _entry(known), listen=True)
                     except KernelRefused as error:
                         failed.append(error)
         return failed
@@ -335,42 +313,10 @@ class PathManager:
                 " (userspace PM not selected): it obeys endpoints and limits only"
             )
 
-    def _completed(self, connection: Connection, wish: SubflowWish) -> tuple[SubflowWish, int]:
-        """Fill in what *wish* leaves open; give the device to bind to as well."""
-        own = connection.four_tuple
-        remote_address = wish.remote_address or own.remote_address
-        remote_port = wish.remote_port or own.remote_port
-        if connection.deny_join_id0 and (remote_address, remote_port) == own[2:]:
-            raise NotReady(
-                "the peer accepts no joins to its initial address and port (RFC 8684, section"
-                " 3.1, flag C): give a remote address that it has announced"
-            )
-        interface: Interface | None = None
-        local_address = wish.local_address
-        if wish.interface:
-            interface = self._state.network.by_name(wish.interface)
-            local_address = local_address or _address_of(interface, remote_address)
-        local_address = local_address or own.local_address
-        if wish.interface is None:
-            # A source address does not choose the link, the main table does; so bind, but for
-            # addresses of the loopback interface, which serve every link.
-            interface = self._state.network.owner(local_address)
-            if interface is not None and interface.kind == "loopback":
-                interface = None
-        completed = SubflowWish(
-            remote_address,
-            remote_port,
-            local_address,
-            wish.local_port,
-            wish.interface,
-            wish.backup,
-        )
-        return completed, interface.index if interface else 0
-
     async def _send_join(self, connection: Connection, wish: SubflowWish, index: int) -> None:
         key = (wish.local_address, wish.local_port)
         flags = AddressFlag.BACKUP if wish.backup else 0
-        with self._reserved_id(connection, key) as address_id:
+        with self._ids.reserved(connection, key) as address_id:
             local = AddressEntry(wish.local_address, address_id, wish.local_port, flags, index)
             remote = AddressEntry(wish.remote_address, port=wish.remote_port)
             try:
@@ -428,7 +374,7 @@ class PathManager:
         address, whatever its port and whoever uses it (measured).
         """
         announced = [
-            AddressEntry(known.address, known.id, known.port, known.flags)
+            _entry(known)
             for known in connection.local_addresses.values()
             if known.address == address and known.flags & AddressFlag.SIGNAL
         ]
@@ -440,41 +386,18 @@ class PathManager:
                     with suppress(MptcpdError):  # the connection closed meanwhile
                         await self._execute(commands.Announce(connection.token, entry))
 
-    @contextmanager
-    def _reserved_id(
-        self, connection: Connection, key: address_ids.Key, wanted: int = 0
-    ) -> Iterator[int]:
-        """Give the ID for *key*, and keep others from taking it until the kernel has it."""
-        flying = self._ids_in_flight.setdefault(connection.number, [])
-        chosen = (
-            wanted
-            or address_ids.known_id(connection, key, dict(flying))
-            or address_ids.free_id(connection, (i for _, i in flying))
-        )
-        flying.append((key, chosen))
-        try:
-            yield chosen
-        finally:
-            flying.remove((key, chosen))
-            if not flying:
-                self._ids_in_flight.pop(connection.number, None)
 
-    def _listen(
-        self, connection: Connection, user: tuple[int, int], address: str, port: int
-    ) -> None:
-        """Open the listener that joins to an announced address need.
+def _entry(known: Address) -> AddressEntry:
+    return AddressEntry(known.address, known.id, known.port, known.flags)
 
-        An announced port wants a listener on exactly that address and port (measured: a wildcard
-        refuses); without one, whatever covers the connection's own port will do.
-        """
-        covering = {address}
-        if not port:
-            covering.add("::" if is_ipv6(address) else "0.0.0.0")  # noqa: S104 # nothing is bound
-            if connection.mapped:
-                covering.add("::")
-        wanted = port or connection.four_tuple.local_port
-        self._kernel.open_listener(user, address, wanted, frozenset(covering))
-        self._listening.setdefault(connection.number, set()).add(user[1])
+
+def _in_use(connection: Connection, address_id: int) -> AddressEntry | None:
+    """Give the address that subflows use under *address_id*."""
+    for subflow in connection.subflows.values():
+        if subflow.local_id == address_id:
+            address = subflow.four_tuple.local_address
+            return AddressEntry(address, address_id, 0, AddressFlag.SIGNAL)
+    return None
 
 
 def _ends(subflow: Subflow, flags: int = 0) -> tuple[AddressEntry, AddressEntry]:
@@ -484,12 +407,3 @@ def _ends(subflow: Subflow, flags: int = 0) -> tuple[AddressEntry, AddressEntry]
         AddressEntry(t.local_address, 0, t.local_port, flags, subflow.bound_to, mapped),
         AddressEntry(t.remote_address, port=t.remote_port, mapped=mapped),
     )
-
-
-def _address_of(interface: Interface, remote_address: str) -> str:
-    """Give an address of *interface* that can reach the family of *remote_address*."""
-    for address in interface.addresses:
-        if is_ipv6(address) == is_ipv6(remote_address) and not address.startswith("fe80:"):
-            return address
-    family = "IPv6" if is_ipv6(remote_address) else "IPv4"
-    raise InvalidArgument(f"Interface: {interface.name} has no {family} address")

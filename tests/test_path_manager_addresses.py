@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from mptcpd_dbus.core import commands, errors, events, readings
+from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple
-from mptcpd_dbus.path_manager import SubflowWish
 from mptcpd_dbus.testing import JOINED, Answer
 from tests.lab.wait import eventually
 from tests.world import FIRST, SECOND_ADDRESS, TOKEN, WISH, World
@@ -221,7 +221,7 @@ async def test_after_a_restart_what_was_announced_is_listened_on_again(world: Wo
     ids[2] = AddressEntry("10.0.3.1", 2, 0, AddressFlag.SUBFLOW)
     world.engine.take(readings.LocalAddressesRead(TOKEN, tuple(ids.values())))
 
-    assert world.pm.reopen_listeners() == []
+    assert world.pm.adopt_announced() == []
 
     assert world.kernel.own_listeners == {(SECOND_ADDRESS, 8080): {(connection.number, 1)}}
 
@@ -237,7 +237,7 @@ async def test_a_listener_that_cannot_be_opened_again_is_reported(world: World) 
 
     world.kernel.open_listener = deny  # type: ignore[method-assign,assignment] # it denies
 
-    assert world.pm.reopen_listeners() == [refusal]
+    assert world.pm.adopt_announced() == [refusal]
 
 
 async def test_an_ipv6_port_is_announced_only_where_timestamps_leave_room(world: World) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mptcpd_dbus.core import commands, errors, events
+from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import FourTuple
-from mptcpd_dbus.path_manager import SubflowWish
 from mptcpd_dbus.testing import Answer
 from tests.lab.wait import eventually
 from tests.world import FIRST, SECOND_ADDRESS, TOKEN, WISH, World

@@ -15,8 +15,8 @@ import pytest
 
 from mptcpd_dbus import reconciler as reconciler_module
 from mptcpd_dbus.core import commands, events
+from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
-from mptcpd_dbus.path_manager import SubflowWish
 from mptcpd_dbus.reconciler import Reconciler
 from mptcpd_dbus.testing import JOINED, Answer
 from tests.lab.wait import eventually

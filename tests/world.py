@@ -6,9 +6,9 @@ from typing import TypeVar
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.engine import Engine
-from mptcpd_dbus.path_manager import SubflowWish
 from mptcpd_dbus.testing import FakeKernel
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from mptcpd_dbus.bus.options import NoOptions, Options, read_address, read_optio
 from mptcpd_dbus.bus.paths import NOTHING, path_of
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import NoSuchConnection
-from mptcpd_dbus.path_manager import DEFAULT_TIMEOUT, MAX_TIMEOUT, PathManager, SubflowWish
+from mptcpd_dbus.core.subflow_wish import SubflowWish
+from mptcpd_dbus.path_manager import DEFAULT_TIMEOUT, MAX_TIMEOUT, PathManager
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 NO_UID = 0xFFFFFFFF

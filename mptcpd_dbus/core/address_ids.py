@@ -6,7 +6,8 @@ address and id" otherwise).  ID 0 is the initial subflow's and never given out.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import LimitReached
@@ -53,3 +54,27 @@ def free_id(connection: Connection, in_flight: Iterable[int]) -> int:
 def _has_own_entry(connection: Connection, local_id: int) -> bool:
     # Then the subflow's ID is that of an address with a source port, found above or another's.
     return local_id in connection.local_addresses
+
+
+class AddressIds:
+    """The IDs of commands that are on their way: nobody else may take them meanwhile."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[int, list[tuple[Key, int]]] = {}
+
+    @contextmanager
+    def reserved(self, connection: Connection, key: Key, wanted: int = 0) -> Iterator[int]:
+        """Give the ID for *key*, the *wanted* one if any, and keep it until the kernel has it."""
+        flying = self._in_flight.setdefault(connection.number, [])
+        chosen = (
+            wanted
+            or known_id(connection, key, dict(flying))
+            or free_id(connection, (taken for _, taken in flying))
+        )
+        flying.append((key, chosen))
+        try:
+            yield chosen
+        finally:
+            flying.remove((key, chosen))
+            if not flying:
+                self._in_flight.pop(connection.number, None)

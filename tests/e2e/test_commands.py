@@ -265,6 +265,27 @@ def _counter(play: Stage, host: Any, name: str) -> int:
     return int(values[names.index(name)])
 
 
+async def test_an_announced_address_is_withdrawn_though_its_subflow_was_destroyed(
+    stage: MakeStage,
+) -> None:
+    """The end of the subflow makes the kernel forget the ID, but the peer still knows it."""
+    play = await stage()
+    listener = await play.listener()
+    _, path = await play.connection(listener)
+    await play.command(path, CONNECTION, "AnnounceAddress", "sa{sv}", "10.0.2.1", {"Id": 3})
+    subflow = await play.create_subflow(path, LocalAddress="10.0.2.1")
+    assert await play.viewer.get(subflow, SUBFLOW, "LocalId") == 3
+
+    await play.command(subflow, SUBFLOW, "Destroy", "a{sv}", {})
+    assert f"{path}/address/local/3" not in await play.viewer.managed_objects()
+    before = _counter(play, "server", "RmAddr")
+    await play.command(path, CONNECTION, "RemoveAddress", "ya{sv}", 3, {})
+
+    await eventually(lambda: _counter(play, "server", "RmAddr") == before + 1)
+    place = ["10.0.2.1", await play.viewer.get(path, CONNECTION, "LocalPort")]
+    assert place not in await play.viewer.get(ROOT, MANAGER, "Listeners")
+
+
 def _joins(path: str, place: list[Any], body: list[Any]) -> bool:
     return body[0] == path and body[3:5] == place
 
