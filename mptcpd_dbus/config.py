@@ -52,7 +52,8 @@ def read_command_line(arguments: Sequence[str]) -> Settings:
     parser.add_argument(
         "--netlink-buffer",
         metavar="BYTES",
-        help="receive buffer for kernel events, 832 bytes each (default: 67108864, 80,000 events)",
+        help="receive buffer for kernel events, 832 bytes each; the kernel doubles it"
+        " (default: 67108864, room for 160,000 events)",
     )
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}

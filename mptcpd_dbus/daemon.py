@@ -51,12 +51,15 @@ async def serve(settings: Settings) -> None:
             _log.warning("joins to an announced address will fail: %s", refused)
         reader.drain()  # our own listeners are no news to who asks after the start
 
-        bus = BusEdge(settings.bus, engine, features(kernel.settings()))
+        found = features(kernel.settings())
+        for feature in (name for name, there in found.items() if not there):
+            _log.warning("this kernel has no %s", feature)
+        bus = BusEdge(settings.bus, engine, tuple(name for name, there in found.items() if there))
         await bus.connect()
         stack.callback(bus.close)
         await bus.claim()
-        found = len(engine.state.connections)
-        _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, found)
+        count = len(engine.state.connections)
+        _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, count)
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
 
         for work in (reconciler.run(), bus.keep(), systemd.feed_watchdog()):

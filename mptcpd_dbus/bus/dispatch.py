@@ -32,6 +32,7 @@ from mptcpd_dbus.bus.peers import Peer, Peers
 from mptcpd_dbus.bus.published import CompiledInterface, CompiledMethod, Published
 from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.turns import Turns
 from mptcpd_dbus.bus.wire import Variant, begin_array, encode, end_array
 
 PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -72,6 +73,7 @@ class Dispatcher:
         self._objects = objects
         self._children = children
         self._managed_objects = managed_objects
+        self._large_answers = Turns(transport.taken)
         self._tasks: set[asyncio.Task[None]] = set()
         peers.on_call = self._on_call
 
@@ -98,7 +100,8 @@ class Dispatcher:
         self._transport.reply_error(call, told.name, told.text)
 
     def _reply(self, call: Incoming, peer: Peer, signature: str, body: bytes | bytearray) -> None:
-        self._peers.charge(peer, self._transport.reply(call, signature, body))
+        self._transport.reply(call, signature, body)
+        self._peers.charge(peer, len(body))  # the work was done, also for a caller who wants none
 
     # Work that takes more than a moment
 
@@ -180,7 +183,8 @@ class Dispatcher:
         return interface
 
     async def _answer_managed_objects(self, call: Incoming, peer: Peer) -> None:
-        self._reply(call, peer, "a{oa{sa{sv}}}", await self._managed_objects())
+        async with self._large_answers.turn(peer.uid):
+            self._reply(call, peer, "a{oa{sa{sv}}}", await self._managed_objects())
 
     def _introspect(self, path: str, published: Published | None) -> str:
         interfaces = published.interfaces if published is not None else ()

@@ -49,6 +49,7 @@ class Stream:
         self._reading = False
         self._behind = False  # whole messages may be left in the inbox
         self._slicing: asyncio.Handle | None = None
+        self._room: asyncio.Future[None] | None = None
         self._outbox: deque[bytes | bytearray | memoryview] = deque()
         self._flushing = False
         self._dropping = False
@@ -74,6 +75,7 @@ class Stream:
         self._sock.close()
         self._outbox.clear()
         self.queued = 0
+        self._tell_room()
         self.closed.set_result(reason)
 
     # Out
@@ -95,6 +97,18 @@ class Stream:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    async def taken(self) -> None:
+        """Wait until no more is queued than goes into one send."""
+        while self.queued > _JOIN:
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
+
+    def _tell_room(self) -> None:
+        if self._room is not None and self.queued <= _JOIN:
+            self._room.set_result(None)
+            self._room = None
+
     def _flush(self) -> None:
         if self.closed.done():
             return
@@ -103,6 +117,7 @@ class Stream:
                 data = self._next_to_send()
                 sent = self._sock.send(data)
                 self.queued -= sent
+                self._tell_room()
                 self._unstall()
                 if sent < len(data):
                     self._outbox.appendleft(memoryview(data)[sent:])

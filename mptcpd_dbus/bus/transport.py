@@ -140,6 +140,10 @@ class Transport:
         """Queue a message; a signal may be dropped, never an answer."""
         self._stream.send(data, droppable=droppable)
 
+    async def taken(self) -> None:
+        """Wait until the bus has taken most of what is queued, or is gone."""
+        await self._stream.taken()
+
     def _drained(self) -> None:
         if self.on_drained is not None:
             self.on_drained()

@@ -64,11 +64,11 @@ def _adopt(row: ConnectionRead, subflows: list[SubflowRead]) -> Iterator[Differe
         )
     for subflow in subflows:
         if _joined(subflow):
-            yield _new_subflow(subflow)
+            yield _told(events.NewSubflow, subflow)
         if subflow.backup_requested and (_joined(subflow) or subflow.initial):
             yield subflow
         if subflow.initial and subflow.backup:
-            yield _priority(subflow)
+            yield _told(events.SubflowPriority, subflow)
     if initial is None:
         yield events.SubflowClosed(row.token, row.four_tuple, mapped=row.mapped)
     yield row
@@ -96,11 +96,11 @@ def _update(
 def _update_subflow(known: Subflow | None, row: SubflowRead) -> Iterator[Difference]:
     if known is not None:
         if known.backup != row.backup:
-            yield _priority(row)
+            yield _told(events.SubflowPriority, row)
         if known.backup_requested != row.backup_requested:
             yield row
     elif _joined(row):
-        yield _new_subflow(row)
+        yield _told(events.NewSubflow, row)
         if row.backup_requested:
             yield row
 
@@ -114,20 +114,10 @@ def _joined(subflow: SubflowRead) -> bool:
     )
 
 
-def _new_subflow(row: SubflowRead) -> events.NewSubflow:
-    return events.NewSubflow(
-        row.token,
-        row.four_tuple,
-        row.local_id,
-        row.remote_id,
-        row.backup,
-        row.interface_index,
-        row.mapped,
-    )
-
-
-def _priority(row: SubflowRead) -> events.SubflowPriority:
-    return events.SubflowPriority(
+def _told(
+    kind: type[events.NewSubflow] | type[events.SubflowPriority], row: SubflowRead
+) -> events.NewSubflow | events.SubflowPriority:
+    return kind(
         row.token,
         row.four_tuple,
         row.local_id,

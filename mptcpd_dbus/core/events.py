@@ -11,9 +11,7 @@ from mptcpd_dbus.core.types import FourTuple
 
 
 @dataclass(frozen=True, slots=True)
-class NewConnection:
-    """A connection's first subflow finished its MP_CAPABLE handshake (RFC 8684, section 3.1)."""
-
+class _OfConnection:
     token: int
     four_tuple: FourTuple
     local_id: int = 0
@@ -24,16 +22,24 @@ class NewConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionEstablished:
-    """The peer has confirmed MPTCP with its first data or option: subflows may now be added."""
-
+class _OfSubflow:
     token: int
     four_tuple: FourTuple
     local_id: int = 0
     remote_id: int = 0
-    server_side: bool = False
-    deny_join_id0: bool = False
+    backup: bool = False
+    interface_index: int = 0
     mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewConnection(_OfConnection):
+    """A connection's first subflow finished its MP_CAPABLE handshake (RFC 8684, section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEstablished(_OfConnection):
+    """The peer has confirmed MPTCP with its first data or option: subflows may now be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,52 +72,29 @@ class AddressRemoved:
 
 
 @dataclass(frozen=True, slots=True)
-class NewSubflow:
+class NewSubflow(_OfSubflow):
     """A subflow joined the connection (MP_JOIN, RFC 8684, section 3.2).
 
     `backup` is what the *peer* asked for.  `interface_index` is 0 unless the socket is bound to a
     device.
     """
 
-    token: int
-    four_tuple: FourTuple
-    local_id: int = 0
-    remote_id: int = 0
-    backup: bool = False
-    interface_index: int = 0
-    mapped: bool = False
-
 
 @dataclass(frozen=True, slots=True)
-class SubflowClosed:
+class SubflowClosed(_OfSubflow):
     """A subflow ended, or a join failed before it began.
 
     `error` is an errno or 0; `reset_reason` is the peer's MP_TCPRST reason (RFC 8684, section 3.6)
     or None where no such option came.
     """
 
-    token: int
-    four_tuple: FourTuple
-    local_id: int = 0
-    remote_id: int = 0
-    backup: bool = False
-    interface_index: int = 0
-    mapped: bool = False
     error: int = 0
     reset_reason: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SubflowPriority:
+class SubflowPriority(_OfSubflow):
     """The peer changed a subflow's priority (MP_PRIO, RFC 8684, section 3.3.8)."""
-
-    token: int
-    four_tuple: FourTuple
-    local_id: int = 0
-    remote_id: int = 0
-    backup: bool = False
-    interface_index: int = 0
-    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

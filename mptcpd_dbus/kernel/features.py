@@ -8,15 +8,13 @@ from mptcpd_dbus.core.readings import SettingsRead
 from mptcpd_dbus.kernel.sysctl import DIRECTORY
 
 
-def features(settings: SettingsRead) -> tuple[str, ...]:
-    """Name them, in the words of the property Features."""
-    found = []
-    if "userspace" in settings.available_path_managers:
-        found.append("userspace-path-manager")
-    if (DIRECTORY / "path_manager").exists():
-        found.append("path-manager-sysctl")
+def features(settings: SettingsRead) -> dict[str, bool]:
+    """Say what is there and what is not, in the words of the property Features."""
     # No interface tells of an event before it happens; only the version does.
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if release and tuple(map(int, release.groups())) >= (6, 2):
-        found.append("listener-events")
-    return tuple(found)
+    version = tuple(map(int, release.groups())) if release else (0, 0)
+    return {
+        "userspace-path-manager": "userspace" in settings.available_path_managers,
+        "path-manager-sysctl": (DIRECTORY / "path_manager").exists(),
+        "listener-events": version >= (6, 2),
+    }

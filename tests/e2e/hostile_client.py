@@ -158,7 +158,7 @@ class _Flooder:
 def strange() -> Iterator[Report]:
     """Send calls and signals with header fields that no specification knows, to whoever is told."""
     victim = sys.argv[2] if sys.argv[2:] else NAME
-    fields = [(10, "s", text("new")), (200, "u", struct.pack("<I", 7))]
+    fields = [(10, "o", text("/new")), (200, "u", struct.pack("<I", 7))]
     bus = RawBus()
     bus.send(
         message("/", "org.example.Odd", "Came", kind=SIGNAL, destination=victim, strange=fields)
@@ -173,14 +173,15 @@ def park() -> Iterator[Report]:
     call = message(ROOT, MANAGER, "AddEndpoint", "sasa{sv}", add, flags=INTERACTIVE)
     buses = [RawBus() for _ in range(NAMES)]
     for bus in buses:
-        bus.socket.settimeout(1)
+        bus.socket.settimeout(0.2)
         for _ in range(25):
             bus.send(call)
     errors: Counter[str] = Counter()
     for bus in buses:
         try:
             for answer in bus.answers():
-                errors[answer.error] += answer.serial > 1
+                if answer.serial:  # and no signal
+                    errors[answer.error] += 1
         except TimeoutError:
             pass  # what has no answer by now is parked
     yield {"sent": 25 * NAMES, "answers": errors}
@@ -221,10 +222,10 @@ def descriptors() -> Iterator[Report]:
     null = os.open("/dev/null", os.O_RDONLY)
     call = message(ROOT, PEER, "Ping", descriptors=16)
     errors: Counter[str] = Counter()
-    for _ in range(100):
+    for _ in range(1000):
         serial = bus.send(call, [null] * 16)
         errors[next(a for a in bus.answers() if a.serial == serial).error] += 1
-    yield {"sent": 100 * 16, "answers": errors}
+    yield {"sent": 1000 * 16, "answers": errors}
 
 
 def neighbour() -> Iterator[Report]:

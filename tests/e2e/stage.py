@@ -86,14 +86,25 @@ class Stage:
         return await self.viewer.call(path, interface, member, signature, *given, within=25)
 
     async def agreed(self) -> None:
-        """Wait until the objects are what ss(8) shows."""
+        """Wait until the objects are what ss(8) shows: `ss -M` connections, `ss -t` subflows."""
 
         async def same() -> bool:
+            assert await self.tokens_shown() == self.tokens()
             objects, sockets = await self.subflows(), self.sockets()
             assert objects == sockets, f"{objects - sockets} {sockets - objects}"
             return True
 
         await eventually(same)
+
+    async def tokens_shown(self) -> set[int]:
+        """Give the tokens of all Connection objects."""
+        listed = await self.viewer.call(ROOT, MANAGER, "ListConnections", "a{sv}uu", {}, 0, 0)
+        return {token for _, token in listed}
+
+    def tokens(self) -> set[int]:
+        """Give the tokens of the live connections that ss(8) shows."""
+        text = self.lab.ss(self.host, "-MinHO", "state", "established")
+        return {int(word[6:], 16) for word in text.split() if word.startswith("token:")}
 
     async def subflows(self) -> set[tuple[Any, ...]]:
         """Give token, 4-tuple, IDs, and backup by us and by the peer, of every Subflow object."""

@@ -22,6 +22,7 @@ from dbus_next.aio import MessageBus
 from dbus_next.signature import SignatureTree
 
 from mptcpd_dbus.bus.names import UID_BURST, UID_DIALOGUES
+from tests.conftest import LOGS
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import MANAGER, PORT, Stage
 from tests.lab.bus import ADDRESS, Agent, Kind, PrivateBus, installed_kinds
@@ -49,6 +50,7 @@ def bus(request: pytest.FixtureRequest, people: None) -> Iterator[PrivateBus]:
         polkit=True,
         actions=sorted((repository / "polkit").glob("*.policy")),
     ) as private:
+        request.node.stash.setdefault(LOGS, {})["bus"] = private.logs
         yield private
 
 
@@ -123,8 +125,6 @@ async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
         await neighbour.report()
         before, descriptors = _memory_now(pid), _descriptors(pid)
         neighbour.nod()
-        cpu = _cpu(pid)
-        cpubus = _cpu(bus._processes["bus"].pid)
         siege = Siege(play, bus.kind, stack)
 
         yield siege
@@ -137,19 +137,12 @@ async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
             growth=f"{growth / (1 << 20):.1f} MiB",
             neighbour=f"{told['calls']} calls, longest {told['longest'] * 1e3:.0f} ms, "
             f"median {told['median'] * 1e3:.1f} ms; the bus itself {told['bus'] * 1e3:.0f} ms",
-            cpu=_cpu(pid) - cpu,
-            cpubus=_cpu(bus._processes["bus"].pid) - cpubus,
         )
         print(f"\n  {bus.kind}: {siege.figures}")
         assert growth < GROWTH
         assert told["longest"] < PATIENCE
         assert not told["errors"]
-        assert told["calls"] > 10
-
-
-def _cpu(pid):
-    f = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(f[11]) + int(f[12])) / 100
+        assert told["calls"] >= 5
 
 
 def _memory_now(pid: int) -> int:
@@ -203,7 +196,7 @@ async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
         dropped = seen["signals_dropped"]
         siege.tell(connections=CHURN, unread=unread, **kept, dropped=dropped)
 
-        assert unread > 100_000  # its socket was full, and the rest waited in the bus
+        assert unread > 10_000  # its socket was full, and the rest waited in the bus
         assert seen["connections_seen"] == CHURN + 1
 
 
@@ -321,4 +314,4 @@ async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: Privat
         told = await (await siege.attacker("descriptors")).go_on()
         siege.tell(**told)
 
-        assert sum(told["answers"].values()) == 100
+        assert sum(told["answers"].values()) == 1000

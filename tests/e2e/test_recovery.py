@@ -45,17 +45,6 @@ async def _kinds(viewer: BusClient) -> dict[str, int]:
     }
 
 
-def _tokens(play: Stage) -> set[int]:
-    """Give the tokens of the live connections that ss(8) shows."""
-    text = play.lab.ss(play.host, "-MinHO", "state", "established")
-    return {int(word[6:], 16) for word in text.split() if word.startswith("token:")}
-
-
-async def _shown_tokens(play: Stage) -> set[int]:
-    listed = await play.viewer.call(ROOT, MANAGER, "ListConnections", "a{sv}uu", {}, 0, 0)
-    return {token for _, token in listed}
-
-
 async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
     """200 connections, 400 subflows and 200 local addresses, complete before the name is owned."""
     play = await stage(host="server")
@@ -178,11 +167,11 @@ async def test_nothing_stays_lost_after_a_stop(stage: MakeStage, small: bool) ->
         await play.client.call("close", number=pair.client)
         await play.server.call("close", number=pair.server)
         await play.heard("ConnectionClosed", partial(_is, 0, path))
-    assert len(await _shown_tokens(play)) == len(stay) == 1000
+    assert len(await play.tokens_shown()) == len(stay) == 1000
 
 
 async def _same_tokens(play: Stage) -> bool:
-    shown, live = await _shown_tokens(play), _tokens(play)
+    shown, live = await play.tokens_shown(), play.tokens()
     assert shown == live, f"{len(shown - live)} too many, {len(live - shown)} missing"
     return True
 
@@ -263,6 +252,7 @@ async def test_a_restart_of_the_bus_costs_nothing_but_the_time_without_it(
     play.lab.ip("server", "mptcp", "endpoint", "add", "10.0.3.2", "id", 7, "signal")
     announced = (await play.heard("NewAddress"))[1]
     before = await play.viewer.managed_objects()
+    play.viewer.close()
 
     bus.stop("bus")
     talks, accepted = await _many(play, listener, 5)
