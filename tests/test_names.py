@@ -19,7 +19,9 @@ def _classes(module: object) -> set[type]:
     return {
         thing
         for thing in vars(module).values()
-        if isinstance(thing, type) and thing.__module__ == vars(module)["__name__"]
+        if isinstance(thing, type)
+        and thing.__module__ == vars(module)["__name__"]
+        and not thing.__name__.startswith("_")
     }
 
 

@@ -240,7 +240,7 @@ def neighbour() -> Iterator[Report]:
             message(ROOT, PROPERTIES, "Get", "ss", count),
         )
     )
-    ping_bus = message("/org/freedesktop/DBus", PEER, "Ping", destination=BUS)
+    ping_bus = message("/org/freedesktop/DBus", BUS, "GetId", destination=BUS)
     for _ in range(6):
         bus.ask(next(turns))
     times: list[float] = []

@@ -13,6 +13,7 @@ import itertools
 import shutil
 import socket
 import subprocess
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,7 @@ class PrivateBus:
         self._policies, self._polkit, self._actions = policies, polkit, actions
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._journal_reader = threading.Thread(target=self._read_journal, daemon=True)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
@@ -97,6 +99,9 @@ class PrivateBus:
         """End the bus and polkitd."""
         for name in reversed(list(self._processes)):
             self.stop(name)
+        self._journal.shutdown(socket.SHUT_RDWR)
+        if self._journal_reader.is_alive():
+            self._journal_reader.join()
         self._journal.close()
 
     def start_bus(self) -> None:
@@ -124,9 +129,6 @@ class PrivateBus:
 
     def logs(self) -> str:
         """Return what the bus and polkitd had to say."""
-        with contextlib.suppress(BlockingIOError), (self.directory / "bus.log").open("ab") as log:
-            while True:
-                log.write(self._journal.recv(1 << 16))
         files = sorted(self.directory.glob("*.log"))
         return "".join(f"--- {file.stem}\n{file.read_text()}" for file in files)
 
@@ -155,7 +157,13 @@ class PrivateBus:
         JOURNAL.parent.mkdir(parents=True, exist_ok=True)
         JOURNAL.unlink(missing_ok=True)
         self._journal.bind(str(JOURNAL))
-        self._journal.setblocking(False)
+        self._journal_reader.start()
+
+    def _read_journal(self) -> None:
+        """Take the entries as they come: dbus-broker stands still when a few are not read."""
+        with (self.directory / "bus.log").open("ab", buffering=0) as log:
+            while entry := self._journal.recv(1 << 16):
+                log.write(entry)
 
     def _configuration(self) -> str:
         """Return the machine's system.conf without what makes it the machine's, and with ours."""
