@@ -12,7 +12,7 @@ PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iprout
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages format lint test demo contract
+.PHONY: help setup packages format lint test bench demo contract
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ lint: setup ## ruff and mypy --strict
 
 test: setup lint ## everything, in namespaces of its own (ARGS='-k name' to choose)
 	$(SANDBOX) $(VENV)/bin/python -m pytest $(ARGS)
+
+bench: setup ## what 10,000 live connections cost
+	$(SANDBOX) $(VENV)/bin/python -m tests.bench.scale
 
 demo: setup ## a tour on two hosts with three links
 	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo

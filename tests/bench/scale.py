@@ -21,7 +21,7 @@ from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.kernel.live import LiveKernel
 from mptcpd_dbus.reconciler import Reconciler
-from tests.e2e.stage import MANAGER, PORT, Stage
+from tests.e2e.stage import MANAGER, Stage
 from tests.lab import users
 from tests.lab.bus import PrivateBus
 from tests.lab.client import ROOT, BusClient
@@ -40,14 +40,7 @@ async def grow(play: Stage, listener: int, count: int) -> None:
     have = await play.viewer.get(ROOT, MANAGER, "ConnectionCount")
     while have < count:
         step = min(count - have, 1000)
-        talks = await play.client.call(
-            "connect_many", count=step, address=SERVER[4], port=PORT, limit=60
-        )
-        accepted = await play.server.call("accept_many", listener=listener, count=step, limit=60)
-        await play.client.call("send_each", talks=talks, limit=60)
-        await play.server.call("recv_each", talks=accepted, limit=60)
-        await play.server.call("send_each", talks=accepted, limit=60)
-        await play.client.call("recv_each", talks=talks, limit=60)
+        await play.many(listener, step)
         have += step
 
     async def published() -> bool:

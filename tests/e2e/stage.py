@@ -54,6 +54,18 @@ class Stage:
 
         return pair, await eventually(published)
 
+    async def many(self, listener: int, count: int) -> tuple[list[int], list[int]]:
+        """Make connections that are established at both ends; give the talks of both."""
+        talks = await self.client.call(
+            "connect_many", count=count, address=SERVER[4], port=PORT, limit=60
+        )
+        accepted = await self.server.call("accept_many", listener=listener, count=count, limit=60)
+        await self.client.call("send_each", talks=talks, limit=60)
+        await self.server.call("recv_each", talks=accepted, limit=60)
+        await self.server.call("send_each", talks=accepted, limit=60)
+        await self.client.call("recv_each", talks=talks, limit=60)
+        return talks, accepted
+
     async def path(self, token: int) -> str:
         """Find a connection by its token; "" while there is none."""
         found = await self.viewer.call(ROOT, MANAGER, "ListConnections", "a{sv}uu", {}, 0, 0)

@@ -137,37 +137,51 @@ async def _a_listener(play: Stage, family: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["v4", "v6", "mapped"])
-async def test_a_server_hears_its_side_of_the_same(stage: MakeStage, kind: str) -> None:
-    """The accepting side, also where a dual-stack listener makes everything v4-mapped."""
-    play = await stage(host="server")
+@pytest.mark.parametrize("path_manager", ["kernel", "userspace"])
+async def test_a_server_hears_its_side_of_the_same(
+    stage: MakeStage, path_manager: str, kind: str
+) -> None:
+    """All ten on the accepting side, also where a dual-stack listener makes all v4-mapped."""
+    play = await stage(host="server", path_manager=path_manager)
     family = _family(kind)
-    listener = await play.listener("::" if kind == "mapped" else SERVER[family])
+    everywhere = "::" if kind == "mapped" else SERVER[family]
+    listener = await play.listener(everywhere)
+    assert await play.heard("ListenerCreated") == [everywhere, PORT]
     pair, path = await play.connection(listener, SERVER[family])
     token, remote = pair.server_token, [address("client", 1, family), pair.local_port]
     own = await play.heard("NewConnection")
     assert own == [path, token, SERVER[family], PORT, *remote, True, False]
     assert await play.heard("ConnectionEstablished") == own
 
-    # The client's kernel joins from its second address; the server's daemon destroys that join in
-    # the family of its own socket.
+    # The client's kernel joins from its second address, makes that subflow a backup, and ends it.
     local = address("client", 2, family)
-    play.lab.ip("client", "mptcp", "endpoint", "add", local, "id", 4, "dev", "link2", "subflow")
+    endpoint = ("mptcp", "endpoint")
+    play.lab.ip("client", *endpoint, "add", local, "id", 4, "dev", "link2", "subflow")
     body = await play.heard("NewSubflow")
-    assert body[:1] + body[2:6] + body[7:10] == [path, *own[1:4], local, 0, 4, False]
+    assert [body[0], *body[2:6], *body[7:10]] == [path, *own[1:4], local, 0, 4, False]
     await play.agreed()
-    await play.command(body[1], SUBFLOW, "SetBackup", "ba{sv}", True, {})
+    play.lab.ip("client", *endpoint, "change", "id", 4, "backup")
+    priority = await play.heard("SubflowPriority")
+    assert priority == [*body[:9], True, *body[10:]]
     await play.agreed()
-    await play.command(body[1], SUBFLOW, "Destroy", "a{sv}", {})
-    assert (await play.heard("SubflowClosed"))[:2] == body[:2]
+    if path_manager == "userspace":  # in the family of the server's own socket
+        await play.command(body[1], SUBFLOW, "SetBackup", "ba{sv}", True, {})
+        await play.agreed()
+        await play.command(body[1], SUBFLOW, "Destroy", "a{sv}", {})
+    else:
+        play.lab.ip("client", *endpoint, "del", "id", 4)
+    assert (await play.heard("SubflowClosed"))[:9] == body[:9]
     await play.agreed()
 
     # What the client's kernel announces and withdraws.
     other = address("client", 3, family)
-    play.lab.ip("client", "mptcp", "endpoint", "add", other, "id", 6, "signal")
+    play.lab.ip("client", *endpoint, "add", other, "id", 6, "signal")
     announced = await play.heard("NewAddress")
     assert announced[3:] == [6, other, pair.local_port]
-    play.lab.ip("client", "mptcp", "endpoint", "del", "id", 6)
-    await play.heard("AddressRemoved", lambda withdrawn: withdrawn[3] == 6)
+    play.lab.ip("client", *endpoint, "del", "id", 6)
+    await play.heard("AddressRemoved", lambda withdrawn: bool(withdrawn[3] == 6))
 
     await play.server.call("close", number=pair.server)
     assert await play.heard("ConnectionClosed") == [path, token]
+    await play.server.call("close", number=listener)
+    assert await play.heard("ListenerClosed") == [everywhere, PORT]

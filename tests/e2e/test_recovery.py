@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from mptcpd_dbus.core.commands import SubflowCreate
+from mptcpd_dbus.core.types import AddressEntry
+from mptcpd_dbus.kernel.request_socket import RequestSocket
 from mptcpd_dbus.reconciler import SWEEP_SECONDS
 from tests.e2e.conftest import MakeStage
-from tests.e2e.stage import ADDRESS, CONNECTION, INTERFACE, MANAGER, PORT, SUBFLOW, Stage
+from tests.e2e.stage import ADDRESS, CONNECTION, INTERFACE, MANAGER, SUBFLOW, Stage
 from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient
 from tests.lab.hosts import SERVER, address
@@ -18,19 +21,6 @@ from tests.lab.wait import eventually
 
 LIVE = 200
 SMALL_BUFFER = 256 << 10
-
-
-async def _many(play: Stage, listener: int, count: int) -> tuple[list[int], list[int]]:
-    """Make connections that are established at both ends; give the talks of both."""
-    talks = await play.client.call(
-        "connect_many", count=count, address=SERVER[4], port=PORT, limit=60
-    )
-    accepted = await play.server.call("accept_many", listener=listener, count=count, limit=60)
-    await play.client.call("send_each", talks=talks, limit=60)
-    await play.server.call("recv_each", talks=accepted, limit=60)
-    await play.server.call("send_each", talks=accepted, limit=60)
-    await play.client.call("recv_each", talks=talks, limit=60)
-    return talks, accepted
 
 
 def _is(index: int, value: object, body: list[Any]) -> bool:
@@ -50,7 +40,7 @@ async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
     play = await stage(host="server")
     play.lab.ip("client", "mptcp", "limits", "set", "subflow", 8, "add_addr_accepted", 8)
     listener = await play.listener()
-    talks, accepted = await _many(play, listener, LIVE)
+    talks, accepted = await play.many(listener, LIVE)
     await eventually(lambda: _complete(play.viewer, LIVE, 1, 0))
     paths = [path for path, _ in await _listed(play)]
     for path in paths:
@@ -97,19 +87,35 @@ async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
 
 
 async def test_a_join_to_a_port_announced_before_a_restart_is_heard(stage: MakeStage) -> None:
-    """The control: while no daemon runs, nothing listens there and the join is refused."""
+    """The control is the same join while no daemon runs and nothing listens there."""
     play = await stage(host="server")
-    play.lab.sysctl("client", "net.mptcp.path_manager", "kernel")
+    play.lab.sysctl("client", "net.mptcp.path_manager", "userspace")
     listener = await play.listener()
-    _, path = await play.connection(listener)
+    pair, path = await play.connection(listener)
+    assert pair.token is not None
     port = {"Port": 7777}
     await play.command(path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 2), port)
+
+    async def join() -> None:
+        with play.lab.inside("client"):
+            kernel = RequestSocket()
+        try:
+            local = AddressEntry(address("client", 2), 5)
+            remote = AddressEntry(address("server", 2), port=7777)
+            await kernel.execute(SubflowCreate(pair.token or 0, local, remote))
+        finally:
+            kernel.close()
+
     await play.daemon.stop()
-    assert "7777" not in play.lab.ss("server", "-tlnH")
-
+    await join()
+    assert len(play.sockets()) == 1
     await play.daemon.start()
+    assert len(play.sockets()) == 1
+    await join()
 
-    assert "10.0.2.2:7777" in play.lab.ss("server", "-tlnH")
+    body = await play.heard("NewSubflow")
+    assert body[3:6] == [address("server", 2), 7777, address("client", 2)]
+    await play.agreed()
     [[found, _]] = await _listed(play)
     await play.command(found, CONNECTION, "RemoveAddress", "ya{sv}", 1, {})
     assert "7777" not in play.lab.ss("server", "-tlnH")
@@ -147,9 +153,9 @@ async def test_nothing_stays_lost_after_a_stop(stage: MakeStage, small: bool) ->
     stay: list[int] = []
     for round_ in (1, 2):
         play.daemon.pause()
-        talks, _ = await _many(play, listener, 250)
+        talks, _ = await play.many(listener, 250)
         await play.client.call("churn", count=3000, address=SERVER[4], port=echo_port, limit=60)
-        more, _ = await _many(play, listener, 250)
+        more, _ = await play.many(listener, 250)
         stay += talks + more
         play.daemon.resume()
 
@@ -255,7 +261,7 @@ async def test_a_restart_of_the_bus_costs_nothing_but_the_time_without_it(
     play.viewer.close()
 
     bus.stop("bus")
-    talks, accepted = await _many(play, listener, 5)
+    talks, accepted = await play.many(listener, 5)
     bus.start_bus()
 
     async with await BusClient.connect() as viewer:
