@@ -43,7 +43,7 @@ PEER, PROPERTIES, OBJECTS = (f"{BUS}.{name}" for name in ("Peer", "Properties", 
 NO_OPTIONS = bytes(8)  # an empty a{sv}, on its boundary
 PING = message(ROOT, PEER, "Ping")
 GIANT = 31 << 20
-NAMES = 8
+NAMES, FLOODERS = 8, 4
 SECONDS = 5.0
 WINDOW = 64  # calls on their way at once: the bus allows 128
 
@@ -103,7 +103,7 @@ def objects() -> Iterator[Report]:
 
 def _flood(*kinds: bytes) -> Report:
     """Send without pause, each kind from its own names, and throw away what comes back."""
-    flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(NAMES))]
+    flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(FLOODERS))]
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         readable, writable, _ = select.select(flooders, flooders, [], 0.1)
