@@ -79,9 +79,9 @@ def giant() -> Iterator[Report]:
     bus = RawBus()
     body = struct.pack("<I", GIANT) + bytes(GIANT)
     call = message(ROOT, MANAGER, "Nothing", "ay", body)
-    answers = [bus.ask(call).error for _ in range(10)]
+    answers = Counter(bus.ask(call).error for _ in range(10))
     small = bus.ask(message(ROOT, MANAGER, "Nothing", "ay", struct.pack("<I", 0)))
-    yield {"sent": len(call) * len(answers), "answers": answers, "small": small.error}
+    yield {"sent": len(call) * answers.total(), "answers": answers, "small": small.error}
 
 
 def calls() -> Iterator[Report]:
