@@ -7,6 +7,7 @@ than `error_names.py` lets out.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Dispatcher:
             task.cancel()
 
     def _on_call(self, call: Incoming, peer: Peer) -> None:
+        began = time.monotonic()
         try:
             published = self._objects.get(call.path)
             method = _own_method(call, published)
@@ -92,6 +94,7 @@ class Dispatcher:
                 self._standard(call, peer, published)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer
             self._refuse(call, error)
+        self._peers.charge(peer, 0, time.monotonic() - began)
 
     def _refuse(self, call: Incoming, error: Exception) -> None:
         if isinstance(error, WireError):
@@ -142,6 +145,7 @@ class Dispatcher:
             await self._authorise(caller, published.target, method, details)
             if self._objects.get(call.path) is not published:  # a dialogue may take minutes
                 raise _unknown_object(call)
+        began = time.monotonic()
         results = await method.handler(published.target, caller, *arguments) or ()
         body = bytearray()
         try:
@@ -149,6 +153,8 @@ class Dispatcher:
         except WireError as error:
             raise RuntimeError(f"{found.interface}.{method.name} answered {results!r}") from error
         self._reply(call, peer, found.result_signature, body)
+        if method.action is None:  # it only reads and does not wait: that was our own time
+            self._peers.charge(peer, 0, time.monotonic() - began)
 
     # Standard interfaces
 

@@ -36,6 +36,8 @@ UID_RATE, UID_BURST = 1000, 2000
 TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
 TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
 BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
+SECONDS_PER_TOKEN = 200e-6  # and so does one that takes us long
+MUTED_SECONDS = 0.05  # for so long a caller that was refused is refused without a closer look
 
 # Calls whose handler is at work.
 NAME_CALLS = 16

@@ -16,11 +16,13 @@ from mptcpd_dbus.bus.message import NO_REPLY, Incoming
 from mptcpd_dbus.bus.names import (
     BACKLOG,
     BYTES_PER_TOKEN,
+    MUTED_SECONDS,
     NAME_BACKLOG,
     NAME_BURST,
     NAME_CALLS,
     NAME_RATE,
     PEERS,
+    SECONDS_PER_TOKEN,
     TRUSTED_CALLS,
     TRUSTED_NAME_BURST,
     TRUSTED_NAME_RATE,
@@ -110,7 +112,7 @@ class Peers:
         self._backlog = 0
         self._lookups: set[asyncio.Task[None]] = set()
         self._watchers: dict[str, list[Callable[[], None]]] = {}
-        self.refused = 0
+        self._refused = 0
         transport.on_call = self.receive
         transport.on_signal(DBUS, "NameOwnerChanged", self._on_owner_changed)
 
@@ -132,11 +134,16 @@ class Peers:
         if self.on_call is not None:
             self.on_call(call, peer)
 
+    @property
+    def refused(self) -> int:
+        """How many calls were refused."""
+        return self._refused + self._transport.ignored
+
     def begin(self, peer: Peer) -> bool:
         """Count a call whose handler starts; False when there are too many of this caller."""
         user = peer.user
         if user is None or peer.in_flight >= peer.calls or user.in_flight >= user.calls:
-            self.refused += 1
+            self._refused += 1
             return False
         peer.in_flight += 1
         user.in_flight += 1
@@ -148,9 +155,9 @@ class Peers:
         if peer.user is not None:
             peer.user.in_flight -= 1
 
-    def charge(self, peer: Peer, size: int) -> None:
+    def charge(self, peer: Peer, size: int, seconds: float = 0.0) -> None:
         """Let a large answer cost its caller as much as the many small ones it could have had."""
-        tokens = size // BYTES_PER_TOKEN
+        tokens = max(size // BYTES_PER_TOKEN, int(seconds / SECONDS_PER_TOKEN))
         peer.bucket.tokens -= tokens
         if peer.user is not None:
             peer.user.bucket.tokens -= tokens
@@ -179,7 +186,12 @@ class Peers:
         return Peer(name, now)
 
     def _refuse(self, call: Incoming) -> None:
-        self.refused += 1
+        self._refused += 1
+        muted = self._transport.muted
+        name = call.sender.encode()
+        if name not in muted:
+            muted.add(name)
+            asyncio.get_running_loop().call_later(MUTED_SECONDS, muted.discard, name)
         if not call.flags & NO_REPLY:
             self._transport.reply_error(call, LIMITS_EXCEEDED, "too many calls; slow down")
 

@@ -43,8 +43,9 @@ PEER, PROPERTIES, OBJECTS = (f"{BUS}.{name}" for name in ("Peer", "Properties", 
 NO_OPTIONS = bytes(8)  # an empty a{sv}, on its boundary
 PING = message(ROOT, PEER, "Ping")
 GIANT = 31 << 20
-NAMES, FLOODERS = 8, 4
+NAMES = 8
 SECONDS = 5.0
+FLOOD_SECONDS = 10.0
 WINDOW = 64  # calls on their way at once: the bus allows 128
 
 
@@ -85,7 +86,7 @@ def giant() -> Iterator[Report]:
 
 
 def calls() -> Iterator[Report]:
-    """Flood with cheap calls, wanting no answer, from many names."""
+    """Flood with cheap calls, wanting no answer, from as many names as told."""
     listing = NO_OPTIONS + struct.pack("<II", 0, 0)
     yield _flood(
         message(ROOT, PEER, "Ping", flags=NO_REPLY),
@@ -103,8 +104,8 @@ def objects() -> Iterator[Report]:
 
 def _flood(*kinds: bytes) -> Report:
     """Send without pause, each kind from its own names, and throw away what comes back."""
-    flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(FLOODERS))]
-    until = time.monotonic() + SECONDS
+    flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(int(sys.argv[2])))]
+    until = time.monotonic() + FLOOD_SECONDS
     while time.monotonic() < until:
         readable, writable, _ = select.select(flooders, flooders, [], 0.1)
         for flooder in readable:

@@ -222,14 +222,18 @@ async def test_a_giant_message_is_refused_by_its_header(stage: MakeStage, bus: P
         assert told["small"] == f"{ERROR}UnknownMethod"
 
 
+@pytest.mark.parametrize("names", [1, 4])
 @pytest.mark.parametrize("role", ["calls", "objects"])
-async def test_a_flood_of_calls_drowns_nobody(stage: MakeStage, bus: PrivateBus, role: str) -> None:
+async def test_a_flood_of_calls_drowns_nobody(
+    stage: MakeStage, bus: PrivateBus, role: str, names: int
+) -> None:
     """Cheap ones without an answer, and the dearest one, with hundreds of live connections."""
     play = await _besieged(stage, CONNECTIONS)
 
     async with _siege(play, bus) as siege:
-        siege.patience = PATIENCE_WITH_A_FLOODED_BUS[bus.kind]
-        attacker = await siege.attacker(role)
+        if names > 1:
+            siege.patience = PATIENCE_WITH_A_FLOODED_BUS[bus.kind]
+        attacker = await siege.attacker(role, str(names))
         busy = _processor_seconds(play.daemon.pid)
         told = await attacker.go_on()
         busy = _processor_seconds(play.daemon.pid) - busy
