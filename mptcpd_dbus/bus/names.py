@@ -29,7 +29,7 @@ STALL_SECONDS = 10.0
 # How long the reader may hold the loop, and how long one step of building a large answer.
 SLICE_SECONDS = 0.004
 
-# Calls per second and in a burst; the trusted are uid 0 and registered policies.  A user has more
+# Calls per second and in a burst; the trusted are those of uid 0.  A user has more
 # than a name, so that one program that floods does not silence the user's others.
 NAME_RATE, NAME_BURST = 200, 400
 UID_RATE, UID_BURST = 1000, 2000
@@ -37,6 +37,7 @@ TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
 TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
 BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
 SECONDS_PER_TOKEN = 200e-6  # and so does one that takes us long
+REFUSAL_RATE, REFUSAL_BURST = 200, 2000  # so many refusals are answered, further ones are silent
 MUTED_SECONDS = 0.05  # for so long a caller that was refused is refused without a closer look
 
 # Calls whose handler is at work.

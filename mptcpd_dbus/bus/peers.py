@@ -22,6 +22,8 @@ from mptcpd_dbus.bus.names import (
     NAME_CALLS,
     NAME_RATE,
     PEERS,
+    REFUSAL_BURST,
+    REFUSAL_RATE,
     SECONDS_PER_TOKEN,
     TRUSTED_CALLS,
     TRUSTED_NAME_BURST,
@@ -73,14 +75,14 @@ class _User:
 class Peer:
     """A unique name that called us; *user* is None until the bus has told its uid."""
 
-    __slots__ = ("bucket", "calls", "in_flight", "name", "trusted", "user", "waiting")
+    __slots__ = (*("bucket", "calls", "in_flight", "name", "refusals", "user", "waiting"),)
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.user: _User | None = None
         self.bucket = _Bucket(NAME_RATE, NAME_BURST, now)
+        self.refusals = _Bucket(REFUSAL_RATE, REFUSAL_BURST, now)
         self.calls = NAME_CALLS
-        self.trusted = False
         self.in_flight = 0
         self.waiting: list[Incoming] = []
 
@@ -93,7 +95,6 @@ class Peer:
 
 
 def _widen(peer: Peer, user: _User, now: float) -> None:
-    peer.trusted = True
     peer.calls = TRUSTED_CALLS
     peer.bucket = _Bucket(TRUSTED_NAME_RATE, TRUSTED_NAME_BURST, now)
     if user.calls != TRUSTED_CALLS:
@@ -122,13 +123,13 @@ class Peers:
         peer = self._peers.pop(call.sender, None) or self._new_peer(call.sender, now)
         self._peers[call.sender] = peer  # the most recent is last
         if not peer.bucket.take(now):
-            self._refuse(call)
+            self._refuse(call, peer)
         elif peer.user is None:
             self._keep(call, peer)
         elif peer.user.bucket.take(now):
             self._let_in(call, peer)
         else:
-            self._refuse(call)
+            self._refuse(call, peer)
 
     def _let_in(self, call: Incoming, peer: Peer) -> None:
         if self.on_call is not None:
@@ -162,16 +163,6 @@ class Peers:
         if peer.user is not None:
             peer.user.bucket.tokens -= tokens
 
-    def trust(self, name: str) -> None:
-        """Give a caller that was authorised to steer (a registered policy) the wider bounds."""
-        peer = self._peers.get(name)
-        if peer is not None and peer.user is not None and not peer.trusted:
-            _widen(peer, peer.user, time.monotonic())
-
-    def forget(self, name: str) -> None:
-        """Forget a trusted caller that has left the bus: it is never forgotten otherwise."""
-        self._peers.pop(name, None)
-
     def stop(self) -> None:
         """End what is under way."""
         for lookup in self._lookups:
@@ -179,27 +170,29 @@ class Peers:
 
     def _new_peer(self, name: str, now: float) -> Peer:
         if len(self._peers) >= PEERS:
-            idle = (p for p in self._peers.values() if not (p.in_flight or p.waiting or p.trusted))
+            idle = (p for p in self._peers.values() if not (p.in_flight or p.waiting))
             oldest = next(idle, None)
             if oldest is not None:
                 del self._peers[oldest.name]
         return Peer(name, now)
 
-    def _refuse(self, call: Incoming) -> None:
+    def _refuse(self, call: Incoming, peer: Peer) -> None:
         self._refused += 1
+        silent = bool(call.flags & NO_REPLY)
+        answered = not silent and peer.refusals.take(time.monotonic())
+        if answered:
+            self._transport.reply_error(call, LIMITS_EXCEEDED, "too many calls; slow down")
         muted = self._transport.muted
         name = call.sender.encode()
         if name not in muted:
-            muted.add(name)
-            asyncio.get_running_loop().call_later(MUTED_SECONDS, muted.discard, name)
-        if not call.flags & NO_REPLY:
-            self._transport.reply_error(call, LIMITS_EXCEEDED, "too many calls; slow down")
+            asyncio.get_running_loop().call_later(MUTED_SECONDS, muted.pop, name)
+        muted[name] = muted.get(name, False) or not (silent or answered)
 
     # Calls of a caller whose uid the bus has still to tell
 
     def _keep(self, call: Incoming, peer: Peer) -> None:
         if len(peer.waiting) >= NAME_BACKLOG or self._backlog >= BACKLOG:
-            self._refuse(call)
+            self._refuse(call, peer)
             return
         peer.waiting.append(call)
         self._backlog += 1
@@ -223,14 +216,13 @@ class Peers:
         peer.user = self._user(uid, now)
         if uid == 0:
             _widen(peer, peer.user, now)
-            peer.trusted = False  # there may be many, and each is as quickly known again
         waiting, peer.waiting = peer.waiting, []
         self._backlog -= len(waiting)
         for call in waiting:
             if peer.user.bucket.take(now):
                 self._let_in(call, peer)
             else:
-                self._refuse(call)
+                self._refuse(call, peer)
 
     def _user(self, uid: int, now: float) -> _User:
         user = self._users.pop(uid, None) or _User(uid, now)

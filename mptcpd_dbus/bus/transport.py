@@ -96,7 +96,7 @@ class Transport:
         self.disconnected.add_done_callback(self._on_closed)
         self.on_call: Callable[[Incoming], None] | None = None
         self.on_drained: Callable[[], None] | None = None
-        self.muted: set[bytes] = set()
+        self.muted: dict[bytes, bool] = {}
         self.ignored = 0
 
     # Connection and names
@@ -256,14 +256,11 @@ class Transport:
     def _receive(self, head: Head, data: bytes) -> None:
         # Who floods a bus sends faster than a header can be read with care.  A caller who forges
         # the field in a place where it is no field reaches nothing but that his own call is lost.
-        if (
-            self.muted
-            and head.kind == CALL
-            and head.flags & NO_REPLY
-            and wire_message.quick_sender(head, data) in self.muted
-        ):
-            self.ignored += 1
-            return
+        if self.muted and head.kind == CALL:
+            mute = self.muted.get(wire_message.quick_sender(head, data))
+            if mute or (mute is False and head.flags & NO_REPLY):
+                self.ignored += 1
+                return
         try:
             self._deliver(wire_message.parse(head, data))
         except WireError as error:
