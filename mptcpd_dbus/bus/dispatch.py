@@ -190,7 +190,10 @@ class Dispatcher:
 
     async def _answer_managed_objects(self, call: Incoming, peer: Peer) -> None:
         async with self._large_answers.turn(peer.uid):
-            self._reply(call, peer, "a{oa{sa{sv}}}", await self._managed_objects())
+            body = await self._managed_objects()
+            if not self._peers.affords(peer, len(body)):
+                raise BusError(LIMITS_EXCEEDED, "too many large answers; follow the signals")
+            self._reply(call, peer, "a{oa{sa{sv}}}", body)
 
     def _introspect(self, path: str, published: Published | None) -> str:
         interfaces = published.interfaces if published is not None else ()

@@ -24,7 +24,7 @@ QUEUE_BYTES = 8 << 20
 
 # dbus-daemon stops reading from us when 127 MiB of ours wait in the queue of one subscriber that
 # does not read.  A new connection ends that: to a full queue the bus adds nothing.
-STALL_SECONDS = 10.0
+STALL_SECONDS = 2.0
 
 # How long the reader may hold the loop, and how long one step of building a large answer.
 SLICE_SECONDS = 0.004
@@ -37,6 +37,9 @@ TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
 TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
 BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
 SECONDS_PER_TOKEN = 200e-6  # and so does one that takes us long
+# All objects at once are megabytes, and who does not read them fills that queue: so many bytes a
+# second, and in a burst, may the users other than root have of such answers, each.
+LARGE_RATE, LARGE_BURST = 1 << 20, 32 << 20
 REFUSAL_RATE, REFUSAL_BURST = 200, 2000  # so many refusals are answered, further ones are silent
 MUTED_SECONDS = 0.05  # for so long a caller that was refused is refused without a closer look
 

@@ -16,6 +16,8 @@ from mptcpd_dbus.bus.message import NO_REPLY, Incoming
 from mptcpd_dbus.bus.names import (
     BACKLOG,
     BYTES_PER_TOKEN,
+    LARGE_BURST,
+    LARGE_RATE,
     MUTED_SECONDS,
     NAME_BACKLOG,
     NAME_BURST,
@@ -50,25 +52,26 @@ class _Bucket:
         self.tokens = burst
         self.stamp = now
 
-    def take(self, now: float) -> bool:
+    def take(self, now: float, wanted: float = 1) -> bool:
         tokens = self.tokens + (now - self.stamp) * self.rate
         self.stamp = now
         self.tokens = tokens = min(tokens, self.burst)
-        if tokens < 1:
+        if tokens < wanted:
             return False
-        self.tokens = tokens - 1
+        self.tokens = tokens - wanted
         return True
 
 
 class _User:
     """What all connections of one uid have together."""
 
-    __slots__ = ("bucket", "calls", "in_flight", "uid")
+    __slots__ = ("bucket", "calls", "in_flight", "large", "uid")
 
     def __init__(self, uid: int, now: float) -> None:
         self.uid = uid
         self.in_flight = 0
         self.bucket = _Bucket(UID_RATE, UID_BURST, now)
+        self.large = _Bucket(LARGE_RATE, LARGE_BURST, now)
         self.calls = UID_CALLS
 
 
@@ -162,6 +165,14 @@ class Peers:
         peer.bucket.tokens -= tokens
         if peer.user is not None:
             peer.user.bucket.tokens -= tokens
+
+    def affords(self, peer: Peer, size: int) -> bool:
+        """Whether *peer*'s user may have another large answer of *size* bytes."""
+        user = peer.user
+        if user is None or not user.large.take(time.monotonic(), min(size, LARGE_BURST)):
+            self._refused += 1
+            return user is not None and user.uid == 0
+        return True
 
     def stop(self) -> None:
         """End what is under way."""

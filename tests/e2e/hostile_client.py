@@ -46,6 +46,7 @@ GIANT = 31 << 20
 NAMES = 8
 SECONDS = 5.0
 FLOOD_SECONDS = 10.0
+GLUTTONY_SECONDS = 12.0
 WINDOW = 64  # calls on their way at once: the bus allows 128
 
 
@@ -154,6 +155,19 @@ class _Flooder:
             raise ConnectionError("the bus has cut this client off")
         self.received += len(data)
         self.refused += data.count(b"LimitsExceeded")
+
+
+def glutton() -> Iterator[Report]:
+    """Ask for everything there is, again and again, and read nothing of it."""
+    buses = [RawBus() for _ in range(NAMES)]
+    call = message(ROOT, OBJECTS, "GetManagedObjects")
+    until, sent = time.monotonic() + GLUTTONY_SECONDS, 0
+    while time.monotonic() < until:
+        for bus in buses:
+            bus.send(call)
+        sent += NAMES
+        select.select([], [], [], 0.05)
+    yield {"sent": sent}
 
 
 def strange() -> Iterator[Report]:
@@ -265,7 +279,7 @@ def neighbour() -> Iterator[Report]:
 
 
 ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
-    *(hoard, giant, calls, objects, strange, park, signatures, descriptors),
+    *(hoard, giant, calls, objects, glutton, strange, park, signatures, descriptors),
     neighbour,
 )
 

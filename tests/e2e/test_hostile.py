@@ -34,9 +34,9 @@ from tests.lab.wait import eventually
 
 GROWTH = 40 << 20  # of the daemon's resident memory at its highest
 PATIENCE = 1.0  # seconds that an honest caller waits at most
-# dbus-broker spends all its time on taking in what four flooders send, 250,000 messages a second, and
-# hands on to a service what others sent only now and then: a receiver in C that does nothing but
-# answer let the neighbour wait 1.4 s, too, and the daemon is half idle, as the figures show.
+# dbus-broker spends all its time on taking in what four flooders send, 250,000 messages a second,
+# and hands on to a service what others sent only now and then: a receiver in C that does nothing
+# but answer let the neighbour wait 1.4 s, too, and the daemon is half idle, as the figures show.
 PATIENCE_WITH_A_FLOODED_BUS: dict[Kind, float] = {"dbus-daemon": PATIENCE, "dbus-broker": 8.0}
 CONNECTIONS = 500
 CHURN = 3000
@@ -244,6 +244,21 @@ async def test_a_flood_of_calls_drowns_nobody(
 
         assert told["sent"] > 2 * UID_BURST
         assert refused > 0
+
+
+async def test_who_asks_for_everything_and_reads_nothing_silences_nobody(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """dbus-daemon would read no more of us once 127 MiB of answers wait; they are not given."""
+    play = await _besieged(stage, CONNECTIONS)
+    whole = len(json.dumps(await play.viewer.managed_objects()))
+
+    async with _siege(play, bus) as siege:
+        told = await (await siege.attacker("glutton")).go_on()
+        siege.tell(**told, wanted=f"{told['sent'] * whole >> 20} MiB")
+
+        assert told["sent"] * whole > 127 << 20
+    assert "the bus went" not in play.daemon.log.read_text()
 
 
 async def test_unknown_header_fields_are_ignored(stage: MakeStage, bus: PrivateBus) -> None:
