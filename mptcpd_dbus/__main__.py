@@ -7,11 +7,13 @@ import logging
 import logging.handlers
 import os
 import sys
+from pathlib import Path
 
 from mptcpd_dbus.config import Settings, read_command_line
 from mptcpd_dbus.core.errors import KernelRefused, NotReady
 from mptcpd_dbus.daemon import serve
 
+_LOG_SOCKET = "/dev/log"
 EX_OK, EX_UNAVAILABLE, EX_SOFTWARE = 0, 69, 70
 
 _log = logging.getLogger("mptcpd_dbus")
@@ -25,7 +27,11 @@ COLLECTOR_THRESHOLDS = (2_000, 10, 100_000)
 def main() -> int:
     """Run the daemon; give its exit status."""
     settings = read_command_line(sys.argv[1:])
-    _log_to(settings)
+    try:
+        _log_to(settings)
+    except OSError as error:
+        sys.stderr.write(f"mptcpd-dbus: cannot log to {settings.log}: {error}\n")
+        return EX_UNAVAILABLE
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     try:
         asyncio.run(serve(settings))
@@ -47,9 +53,10 @@ def _log_to(settings: Settings) -> None:
             if os.environ.get("JOURNAL_STREAM"):
                 handler.setFormatter(_Prefixed("%(message)s"))
         case "syslog" | "journal":
-            # The journal listens on the same socket.
+            # The journal listens on the same socket.  The handler would connect, and fail, later.
+            Path(_LOG_SOCKET).stat()
             handler = logging.handlers.SysLogHandler(
-                "/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON
+                _LOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
             )
             handler.ident = "mptcpd-dbus: "
         case "null":

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mptcpd_dbus import __version__
 
@@ -17,10 +17,17 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bus: Annotated[str, Field(pattern=r"^(system|session|[a-z]+:.+)$")] = "system"
+    bus: str = "system"
     log: Literal["stderr", "syslog", "journal", "null"] = "stderr"
     debug: bool = False
     netlink_buffer: Annotated[int, Field(ge=4096, le=1 << 30)] = 64 << 20
+
+    @field_validator("bus")
+    @classmethod
+    def _names_a_bus(cls, bus: str) -> str:
+        if bus not in ("system", "session") and ":" not in bus:
+            raise ValueError("give system, session, or a D-Bus address as unix:path=/run/bus")
+        return bus
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,5 +69,5 @@ def read_command_line(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
-        parser.error(f"{option}={first['input']}: {first['msg'].lower()}")
+        parser.error(f"{option}={first['input']}: {first['msg'].removeprefix('Value error, ')}")
         raise AssertionError from None  # error() has exited
