@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.kernel_protocol import Kernel
 from mptcpd_dbus.path_manager import PathManager
@@ -73,7 +74,10 @@ class Engine:
         fresh, self._fresh = self._fresh, []
         for connection in fresh:
             if self.state.connections.get(connection.token) is connection:
-                self._complete(connection)
+                try:
+                    self._complete(connection)
+                except (MptcpdError, OSError) as error:
+                    _log.warning("connection %08x is not complete: %s", connection.token, error)
         if self._publisher is not None:
             self._publisher.flush()
 

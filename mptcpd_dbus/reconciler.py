@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.diff import difference
+from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.readings import ConnectionRead, SubflowRead
 from mptcpd_dbus.engine import Engine
 
@@ -47,23 +48,37 @@ class Reconciler:
         """Compare for ever, at the pace that the number of connections allows."""
         engine = self._engine
         while True:
-            pause = self._pace() if engine.state.connections else IDLE_SECONDS
+            busy = engine.state.connections or self._lost
+            pause = self._pace() if busy else IDLE_SECONDS
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._last + pause):
                     await engine.wake.wait()
             engine.wake.clear()
-            if self._lost:
-                self._lost = False
+            try:
+                await self._do_what_is_due(pause)
+            except (MptcpdError, OSError) as error:
+                # Without memory or descriptors, say; a sweep mends what this one could not.
+                _log.warning("the kernel could not be asked, which is tried again: %s", error)
+                self._last = asyncio.get_running_loop().time()
+
+    async def _do_what_is_due(self, pause: float) -> None:
+        engine = self._engine
+        if self._lost:
+            self._lost = False
+            try:
                 await self.compare()
-                engine.take(events.EventsLost("mptcp_pm"))
-                _log.warning(
-                    "the kernel dropped MPTCP events; the state was read anew (%d connections)",
-                    len(engine.state.connections),
-                )
-            while engine.doubted:
-                self._compare_one(engine.doubted.pop(), None, ())
-            if asyncio.get_running_loop().time() >= self._last + pause:
-                await self.compare()
+            except BaseException:
+                self._lost = True
+                raise
+            engine.take(events.EventsLost("mptcp_pm"))
+            _log.warning(
+                "the kernel dropped MPTCP events; the state was read anew (%d connections)",
+                len(engine.state.connections),
+            )
+        while engine.doubted:
+            self._compare_one(engine.doubted.pop(), None, ())
+        if asyncio.get_running_loop().time() >= self._last + pause:
+            await self.compare()
 
     def _pace(self) -> float:
         return max(SWEEP_SECONDS, self._cost * _SHARE)

@@ -3,6 +3,8 @@
 
 import asyncio
 
+import pytest
+
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
@@ -76,6 +78,23 @@ async def test_a_connection_that_is_gone_before_it_is_completed_does_no_harm() -
     world.engine.batch([events.NewConnection(TOKEN, FIRST)])
 
     assert world.state.connections[TOKEN].uid is None
+
+
+async def test_a_look_up_that_fails_costs_its_connection_nothing_but_the_details(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+
+    def fail(_: int) -> None:
+        raise OSError(105, "no buffer space")
+
+    monkeypatch.setattr(world.kernel, "local_addresses", fail)
+
+    world.engine.batch([events.NewConnection(TOKEN, FIRST)])
+
+    assert world.state.connections[TOKEN].path_manager == ""
+    assert world.heard == [events.NewConnection(TOKEN, FIRST)]
+    assert world.flushes == 1
 
 
 async def test_a_token_used_again_closes_the_old_connection_first() -> None:

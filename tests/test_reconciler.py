@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 
 from mptcpd_dbus import reconciler as reconciler_module
 from mptcpd_dbus.core import commands, events
+from mptcpd_dbus.core.errors import KernelRefused
+from mptcpd_dbus.core.readings import ConnectionRead
 from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
 from mptcpd_dbus.reconciler import Reconciler
@@ -237,6 +239,36 @@ async def test_a_sweep_takes_its_share_of_the_time_and_no_more(
 
     pace = reconciler._pace()  # noqa: SLF001 - a number; to wait for it would take a minute
     assert 2.0 / pace <= 0.05
+
+
+@pytest.mark.parametrize("error", [OSError(24, "too many open files"), KernelRefused("DUMP", 12)])
+async def test_a_kernel_that_cannot_be_asked_is_asked_again(
+    deaf: World,
+    run: Run,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A loss that could not be mended yet is not forgotten."""
+    monkeypatch.setattr(reconciler_module, "SWEEP_SECONDS", 0.05)
+    dump = deaf.kernel.connections
+    failures = iter((error, error))
+
+    def connections() -> Iterator[Sequence[ConnectionRead]]:
+        for failure in failures:
+            raise failure
+        return dump()
+
+    monkeypatch.setattr(deaf.kernel, "connections", connections)
+    deaf.kernel.connect(TOKEN, FIRST)
+    reconciler = run()
+
+    reconciler.events_lost()
+
+    await eventually(lambda: TOKEN in deaf.engine.state.connections)
+    await eventually(lambda: deaf.engine.state.events_lost == 1)
+    assert caplog.text.count("the kernel could not be asked") == 2
+    assert str(error) in caplog.text
 
 
 async def test_a_doubted_connection_is_compared_at_once(deaf: World, run: Run) -> None:
