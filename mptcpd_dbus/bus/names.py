@@ -53,6 +53,10 @@ PEERS = 1024
 NAME_BACKLOG = 64
 BACKLOG = 1024
 
+# Calls above the rate that wait for their turn: who calls one after the other is only slowed down.
+NAME_LATE = 8
+UID_LATE = 64
+
 # Authorisation checks on their way; CHECKS stays well below the 128 pending replies of the bus.
 CHECKS = 96
 UID_CHECKS = 16

@@ -8,6 +8,7 @@ starves all.  Knows nothing of objects and methods.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from mptcpd_dbus.bus.names import (
     NAME_BACKLOG,
     NAME_BURST,
     NAME_CALLS,
+    NAME_LATE,
     NAME_RATE,
     PEERS,
     REFUSAL_BURST,
@@ -34,6 +36,7 @@ from mptcpd_dbus.bus.names import (
     TRUSTED_UID_RATE,
     UID_BURST,
     UID_CALLS,
+    UID_LATE,
     UID_RATE,
 )
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport
@@ -61,15 +64,20 @@ class _Bucket:
         self.tokens = tokens - wanted
         return True
 
+    def pause(self) -> float:
+        """Seconds until there is a token again."""
+        return max(1 - self.tokens, 0) / self.rate
+
 
 class _User:
     """What all connections of one uid have together."""
 
-    __slots__ = ("bucket", "calls", "in_flight", "large", "uid")
+    __slots__ = ("bucket", "calls", "in_flight", "large", "late", "uid")
 
     def __init__(self, uid: int, now: float) -> None:
         self.uid = uid
         self.in_flight = 0
+        self.late = 0
         self.bucket = _Bucket(UID_RATE, UID_BURST, now)
         self.large = _Bucket(LARGE_RATE, LARGE_BURST, now)
         self.calls = UID_CALLS
@@ -78,7 +86,7 @@ class _User:
 class Peer:
     """A unique name that called us; *user* is None until the bus has told its uid."""
 
-    __slots__ = (*("bucket", "calls", "in_flight", "name", "refusals", "user", "waiting"),)
+    __slots__ = (*("bucket", "calls", "in_flight", "late", "name", "refusals", "user", "waiting"),)
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -88,6 +96,7 @@ class Peer:
         self.calls = NAME_CALLS
         self.in_flight = 0
         self.waiting: list[Incoming] = []
+        self.late: deque[Incoming] = deque()
 
     @property
     def uid(self) -> int:
@@ -105,6 +114,11 @@ def _widen(peer: Peer, user: _User, now: float) -> None:
         user.bucket = _Bucket(TRUSTED_UID_RATE, TRUSTED_UID_BURST, now)
 
 
+def _has_token(peer: Peer, user: _User) -> bool:
+    now = time.monotonic()
+    return peer.bucket.take(now) and user.bucket.take(now)
+
+
 class Peers:
     """The doorkeeper: lets calls in, in their order, or answers LimitsExceeded."""
 
@@ -117,6 +131,7 @@ class Peers:
         self._lookups: set[asyncio.Task[None]] = set()
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._refused = 0
+        self._stopped = False
         transport.on_call = self.receive
         transport.on_signal(DBUS, "NameOwnerChanged", self._on_owner_changed)
 
@@ -125,14 +140,36 @@ class Peers:
         now = time.monotonic()
         peer = self._peers.pop(call.sender, None) or self._new_peer(call.sender, now)
         self._peers[call.sender] = peer  # the most recent is last
-        if not peer.bucket.take(now):
-            self._refuse(call, peer)
-        elif peer.user is None:
+        if peer.user is not None:
+            self._admit(call, peer, peer.user)
+        elif peer.bucket.take(now):
             self._keep(call, peer)
-        elif peer.user.bucket.take(now):
-            self._let_in(call, peer)
         else:
             self._refuse(call, peer)
+
+    def _admit(self, call: Incoming, peer: Peer, user: _User) -> None:
+        """Let *call* in now or in its turn; refuse it where too many wait already."""
+        if not peer.late and _has_token(peer, user):
+            self._let_in(call, peer)
+        elif len(peer.late) < NAME_LATE and user.late < UID_LATE:
+            peer.late.append(call)
+            user.late += 1
+            if len(peer.late) == 1:
+                self._let_in_later(peer, user)
+        else:
+            self._refuse(call, peer)
+
+    def _let_in_later(self, peer: Peer, user: _User) -> None:
+        pause = max(peer.bucket.pause(), user.bucket.pause())
+        asyncio.get_running_loop().call_later(pause, self._let_late_in, peer, user)
+
+    def _let_late_in(self, peer: Peer, user: _User) -> None:
+        while peer.late and not self._stopped:
+            if not _has_token(peer, user):
+                self._let_in_later(peer, user)
+                return
+            user.late -= 1
+            self._let_in(peer.late.popleft(), peer)
 
     def _let_in(self, call: Incoming, peer: Peer) -> None:
         if self.on_call is not None:
@@ -176,12 +213,13 @@ class Peers:
 
     def stop(self) -> None:
         """End what is under way."""
+        self._stopped = True
         for lookup in self._lookups:
             lookup.cancel()
 
     def _new_peer(self, name: str, now: float) -> Peer:
         if len(self._peers) >= PEERS:
-            idle = (p for p in self._peers.values() if not (p.in_flight or p.waiting))
+            idle = (p for p in self._peers.values() if not (p.in_flight or p.waiting or p.late))
             oldest = next(idle, None)
             if oldest is not None:
                 del self._peers[oldest.name]
@@ -230,10 +268,7 @@ class Peers:
         waiting, peer.waiting = peer.waiting, []
         self._backlog -= len(waiting)
         for call in waiting:
-            if peer.user.bucket.take(now):
-                self._let_in(call, peer)
-            else:
-                self._refuse(call, peer)
+            self._admit(call, peer, peer.user)
 
     def _user(self, uid: int, now: float) -> _User:
         user = self._users.pop(uid, None) or _User(uid, now)

@@ -14,6 +14,8 @@ from mptcpd_dbus.bus.names import (
     BYTES_PER_TOKEN,
     NAME_BURST,
     NAME_CALLS,
+    NAME_LATE,
+    NAME_RATE,
     SECONDS_PER_TOKEN,
     UID_CALLS,
 )
@@ -91,12 +93,26 @@ async def test_who_calls_too_often_is_refused_and_then_let_in_again(
             door.transport.unique_name, "/", "org.example.Test", "Ping", flags=NO_REPLY
         )
 
-    assert LIMITS_EXCEEDED in [await ping(caller, door) for _ in range(NAME_BURST)]
+    answers = await asyncio.gather(*(ping(caller, door) for _ in range(NAME_LATE * 4)))
+
+    assert LIMITS_EXCEEDED in answers
     assert NAME_BURST <= len(door.let_in) < NAME_BURST * 1.5
     assert door.peers.refused > NAME_BURST / 2
-    async with asyncio.timeout(5):
-        while await ping(caller, door):
-            pass
+    assert await ping(caller, door) == ""
+
+
+async def test_who_calls_one_after_the_other_is_only_slowed_down(
+    door: Door, caller: Transport
+) -> None:
+    """A tree of thousands of objects is read by thousands of calls, each after the last."""
+    await ping(caller, door)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    answers = [await ping(caller, door) for _ in range(NAME_BURST + NAME_RATE // 4)]
+
+    assert set(answers) == {""}
+    assert loop.time() - began > 0.2
 
 
 async def test_who_goes_on_after_many_refusals_is_not_answered_any_more(
@@ -108,6 +124,8 @@ async def test_who_goes_on_after_many_refusals_is_not_answered_any_more(
     await ping(caller, door)
     door.peers.charge(door.let_in[0][1], BYTES_PER_TOKEN * NAME_BURST * 10)
 
+    late = [asyncio.ensure_future(ping(caller, door)) for _ in range(NAME_LATE)]
+    await until(lambda: len(door.let_in[0][1].late) == NAME_LATE)
     answers = [await ping(caller, door) for _ in range(10)]
     silent = asyncio.ensure_future(ping(caller, door))
     await until(lambda: door.peers.refused == 11)
@@ -116,33 +134,31 @@ async def test_who_goes_on_after_many_refusals_is_not_answered_any_more(
     before = door.transport.ignored
     await caller.call(door.transport.unique_name, "/", "org.example.Test", "Ping", flags=NO_REPLY)
     await until(lambda: door.transport.ignored == before + 1)
-    assert not silent.done()
-    silent.cancel()
+    for unanswered in (silent, *late):
+        assert not unanswered.done()
+        unanswered.cancel()
     await until(lambda: not door.transport.muted)
 
 
-async def test_a_call_that_takes_us_long_costs_what_many_short_ones_cost(
-    door: Door, caller: Transport
+@pytest.mark.parametrize(
+    "cost", [(BYTES_PER_TOKEN, 0.0), (0, SECONDS_PER_TOKEN)], ids=["large", "long"]
+)
+async def test_a_dear_answer_costs_what_many_small_ones_cost(
+    door: Door, caller: Transport, cost: tuple[int, float]
 ) -> None:
+    """Who has used up more than there was waits for the next call; the control has not."""
     await ping(caller, door)
     peer = door.let_in[0][1]
+    loop = asyncio.get_running_loop()
+    waits = []
+    for tokens in (0.9, NAME_BURST + NAME_RATE * 0.4):
+        size, seconds = cost
+        door.peers.charge(peer, int(size * tokens), seconds * tokens)
+        began = loop.time()
+        assert await ping(caller, door) == ""
+        waits.append(loop.time() - began)
 
-    door.peers.charge(peer, 0, SECONDS_PER_TOKEN * 0.9)
-    assert await ping(caller, door) == ""
-    door.peers.charge(peer, 0, SECONDS_PER_TOKEN * NAME_BURST * 2)
-    assert await ping(caller, door) == LIMITS_EXCEEDED
-
-
-async def test_a_large_answer_costs_what_many_small_ones_cost(
-    door: Door, caller: Transport
-) -> None:
-    await ping(caller, door)
-    peer = door.let_in[0][1]
-
-    door.peers.charge(peer, BYTES_PER_TOKEN - 1)
-    assert await ping(caller, door) == ""
-    door.peers.charge(peer, BYTES_PER_TOKEN * NAME_BURST)
-    assert await ping(caller, door) == LIMITS_EXCEEDED
+    assert waits[0] < 0.2 < waits[1]
 
 
 async def test_calls_at_work_are_bounded_per_name_and_per_user(

@@ -25,9 +25,11 @@ from typing import Any
 
 from tests.e2e.hostile_wire import (
     BUS,
+    CALL,
     INTERACTIVE,
     NAME,
     NO_REPLY,
+    RETURN,
     ROOT,
     SERIAL_AT,
     SIGNAL,
@@ -43,6 +45,8 @@ PEER, PROPERTIES, OBJECTS = (f"{BUS}.{name}" for name in ("Peer", "Properties", 
 NO_OPTIONS = bytes(8)  # an empty a{sv}, on its boundary
 PING = message(ROOT, PEER, "Ping")
 GIANT = 31 << 20
+BARE = "org.example.Bare"
+SENDER = b"\x07\x01s\0"
 NAMES = 8
 SECONDS = 5.0
 FLOOD_SECONDS = 10.0
@@ -89,17 +93,23 @@ def giant() -> Iterator[Report]:
 def calls() -> Iterator[Report]:
     """Flood with cheap calls, wanting no answer, from as many names as told."""
     listing = NO_OPTIONS + struct.pack("<II", 0, 0)
+    to = sys.argv[3] if sys.argv[3:] else NAME
     yield _flood(
-        message(ROOT, PEER, "Ping", flags=NO_REPLY),
-        message(ROOT, MANAGER, "Nothing", flags=NO_REPLY),
-        message(ROOT, MANAGER, "ListConnections", "a{sv}uu", listing, flags=NO_REPLY),
+        message(ROOT, PEER, "Ping", destination=to, flags=NO_REPLY),
+        message(ROOT, MANAGER, "Nothing", destination=to, flags=NO_REPLY),
+        message(
+            *(ROOT, MANAGER, "ListConnections", "a{sv}uu", listing),
+            destination=to,
+            flags=NO_REPLY,
+        ),
     )
 
 
 def objects() -> Iterator[Report]:
     """Flood with the most expensive call there is, half of them wanting no answer."""
-    call = message(ROOT, OBJECTS, "GetManagedObjects")
-    silent = message(ROOT, OBJECTS, "GetManagedObjects", flags=NO_REPLY)
+    to = sys.argv[3] if sys.argv[3:] else NAME
+    call = message(ROOT, OBJECTS, "GetManagedObjects", destination=to)
+    silent = message(ROOT, OBJECTS, "GetManagedObjects", destination=to, flags=NO_REPLY)
     yield _flood(call, silent)
 
 
@@ -247,9 +257,39 @@ def descriptors() -> Iterator[Report]:
     yield {"sent": 1000 * 16, "answers": errors}
 
 
+def bare() -> Iterator[Report]:
+    """Be a service that does nothing but answer: for what it takes, the bus is to blame."""
+    bus = RawBus()
+    wanted = text(BARE) + bytes(-len(text(BARE)) & 3) + struct.pack("<I", 0)
+    path = "/org/freedesktop/DBus"
+    bus.ask(message(path, BUS, "RequestName", "su", wanted, destination=BUS))
+    yield {}
+    buffer = bytearray()
+    while True:
+        buffer += bus.socket.recv(1 << 20)
+        at = 0
+        while len(buffer) - at >= 16:
+            kind, flags, body, serial, fields = struct.unpack_from("<xBBxIII", buffer, at)
+            end = at + 16 + fields
+            total = 16 + fields + (-fields & 7) + body
+            if len(buffer) - at < total:
+                break
+            if kind == CALL and not flags & NO_REPLY:
+                sender = buffer.index(SENDER, at, end) + len(SENDER)
+                length = buffer[sender]
+                name = bytes(buffer[sender + 4 : sender + 4 + length]).decode()
+                answers = [(5, "u", struct.pack("<I", serial))]
+                bus.send(message("", "", "", kind=RETURN, destination=name, strange=answers))
+            at += total
+        del buffer[:at]
+
+
 def neighbour() -> Iterator[Report]:
     """Be honest: call and read, a hundred times a second until told to stop, and mind the time."""
     bus = RawBus()
+    if sys.argv[2:]:
+        yield from _mind(bus, itertools.repeat(message(ROOT, PEER, "Ping", destination=BARE)))
+        return
     page = NO_OPTIONS + struct.pack("<II", 0, 10)
     count = text(MANAGER) + bytes(-len(text(MANAGER)) & 3) + text("ConnectionCount")
     turns = itertools.cycle(
@@ -259,6 +299,10 @@ def neighbour() -> Iterator[Report]:
             message(ROOT, PROPERTIES, "Get", "ss", count),
         )
     )
+    yield from _mind(bus, turns)
+
+
+def _mind(bus: RawBus, turns: Iterator[bytes]) -> Iterator[Report]:
     ping_bus = message("/org/freedesktop/DBus", BUS, "GetId", destination=BUS)
     for _ in range(6):
         bus.ask(next(turns))
@@ -284,7 +328,7 @@ def neighbour() -> Iterator[Report]:
 
 ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
     *(hoard, giant, calls, objects, glutton, strange, park, signatures, descriptors),
-    neighbour,
+    *(bare, neighbour),
 )
 
 

@@ -48,8 +48,8 @@ def message(
     strange: Sequence[tuple[int, str, bytes]] = (),
 ) -> bytes:
     """Build a message with serial 1; *strange* are header fields: code, type, packed value."""
-    fields = [(1, "o", text(path)), (2, "s", text(interface)), (3, "s", text(member))]
-    fields.append((6, "s", text(destination)))
+    named = ((1, "o", path), (2, "s", interface), (3, "s", member), (6, "s", destination))
+    fields = [(code, form, text(value)) for code, form, value in named if value]
     if signature:
         fields.append((_SIGNATURE, "g", bytes([len(signature)]) + signature.encode() + b"\0"))
     if descriptors:
