@@ -23,29 +23,42 @@ class Announcements:
         """Give what was announced under *address_id* and not withdrawn."""
         return self._entries.get(connection.number, {}).get(address_id)
 
-    def add(self, connection: Connection, entry: AddressEntry, *, listen: bool) -> None:
-        """Remember *entry* and, with *listen*, see to it that joins to it are heard.
+    def of(self, connection: Connection) -> tuple[AddressEntry, ...]:
+        """Give everything that was announced on *connection* and not withdrawn."""
+        return tuple(self._entries.get(connection.number, {}).values())
+
+    def add(self, connection: Connection, entry: AddressEntry) -> None:
+        """Remember *entry* until it is withdrawn."""
+        self._entries[connection.number][entry.id] = entry
+
+    def withdraw(self, connection: Connection, address_id: int) -> AddressEntry | None:
+        """Forget what was announced under *address_id*, and give it."""
+        return self._entries.get(connection.number, {}).pop(address_id, None)
+
+    def listen(self, connection: Connection, entry: AddressEntry) -> None:
+        """See to it that joins to *entry* are heard.
 
         An announced port wants a listener on exactly that address and port (measured: a wildcard
         refuses); without one, whatever covers the connection's own port will do.
         """
-        if listen:
-            covering = {entry.address}
-            if not entry.port:
-                covering.add("::" if is_ipv6(entry.address) else "0.0.0.0")  # noqa: S104 # no bind
-                if connection.mapped:
-                    covering.add("::")
-            port = entry.port or connection.four_tuple.local_port
-            user = (connection.number, entry.id)
-            self._kernel.open_listener(user, entry.address, port, frozenset(covering))
-        self._entries[connection.number][entry.id] = entry
+        covering = {entry.address}
+        if not entry.port:
+            covering.add("::" if is_ipv6(entry.address) else "0.0.0.0")  # noqa: S104 # no bind
+            if connection.mapped:
+                covering.add("::")
+        port = entry.port or connection.four_tuple.local_port
+        user = _user(connection, entry)
+        self._kernel.open_listener(user, entry.address, port, frozenset(covering))
 
-    def remove(self, connection: Connection, address_id: int) -> None:
-        """Forget what was announced under *address_id*; the last user of a listener closes it."""
-        if self._entries.get(connection.number, {}).pop(address_id, None) is not None:
-            self._kernel.close_listener((connection.number, address_id))
+    def silence(self, connection: Connection, entry: AddressEntry) -> None:
+        """Listen for *entry* no more; the last user of a listener closes it."""
+        self._kernel.close_listener(_user(connection, entry))
 
     def close(self, connection: Connection) -> None:
         """Forget everything of a connection that is gone."""
-        for address_id in self._entries.pop(connection.number, ()):
-            self._kernel.close_listener((connection.number, address_id))
+        for entry in self._entries.pop(connection.number, {}).values():
+            self.silence(connection, entry)
+
+
+def _user(connection: Connection, entry: AddressEntry) -> tuple[int, str, int]:
+    return (connection.number, entry.address, entry.port)

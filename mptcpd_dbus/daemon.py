@@ -12,8 +12,10 @@ from contextlib import AsyncExitStack
 
 from mptcpd_dbus import __version__, systemd
 from mptcpd_dbus.bus.edge import BusEdge
+from mptcpd_dbus.bus.error_names import BusError
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.config import Settings
+from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.event_reader import EventReader
@@ -28,10 +30,19 @@ _log = logging.getLogger(__name__)
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; raise NotReady when the daemon cannot start or go on."""
-    async with AsyncExitStack() as stack:
-        ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        _end_on_signals(ending)
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(_serve(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel, number.name)
+    try:
+        await serving
+    except asyncio.CancelledError as stopped:
+        why = ", ".join(map(str, stopped.args)) or "cancelled"
+        _log.info("stopped (%s); connections live on, and the next start finds them", why)
 
+
+async def _serve(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
         socket = EventSocket(settings.netlink_buffer)
         stack.callback(socket.close)
         kernel = LiveKernel()
@@ -42,8 +53,8 @@ async def serve(settings: Settings) -> None:
         reader.on_lost = reconciler.events_lost
 
         routes = RouteMonitor(engine.take, settings.netlink_buffer)
-        await routes.start()
         stack.push_async_callback(routes.close)
+        await routes.start()
         await reconciler.compare()
         reader.start()
         stack.callback(reader.stop)
@@ -57,31 +68,16 @@ async def serve(settings: Settings) -> None:
         bus = BusEdge(settings.bus, engine, tuple(name for name, there in found.items() if there))
         await bus.connect()
         stack.callback(bus.close)
-        await bus.claim()
+        try:
+            await bus.claim()
+        except BusError as error:
+            raise NotReady(f"the bus failed while we started: {error}") from error
         count = len(engine.state.connections)
         _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, count)
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
-
-        for work in (reconciler.run(), bus.keep(), systemd.feed_watchdog()):
-            task: asyncio.Future[None] = asyncio.ensure_future(work)
+        stack.callback(systemd.notify, "STOPPING=1")
+        work = (reconciler.run(), bus.keep(), systemd.feed_watchdog())
+        tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+        for task in tasks:
             stack.callback(task.cancel)
-            task.add_done_callback(lambda task: _end_on_failure(task, ending))
-        why = await ending
-        systemd.notify("STOPPING=1")
-        _log.info("stopping (%s); connections live on, and the next start finds them", why)
-
-
-def _end_on_signals(ending: asyncio.Future[str]) -> None:
-    def end(why: str) -> None:
-        if not ending.done():
-            ending.set_result(why)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end, number.name)
-
-
-def _end_on_failure(task: asyncio.Future[None], ending: asyncio.Future[str]) -> None:
-    if not task.cancelled() and not ending.done():
-        error = task.exception()
-        if error is not None:
-            ending.set_exception(error)
+        await asyncio.gather(*tasks)

@@ -78,6 +78,7 @@ class Engine:
                     self._complete(connection)
                 except (MptcpdError, OSError) as error:
                     _log.warning("connection %08x is not complete: %s", connection.token, error)
+                    self._fresh.append(connection)  # tried again with the next batch
         if self._publisher is not None:
             self._publisher.flush()
 

@@ -14,12 +14,13 @@ _REST = 0.002  # seconds
 
 
 class EventReader:
-    """Feeds the engine from the event socket; *lost* is called once the queue is empty again."""
+    """Feeds the engine from the event socket; `on_lost` is called when a loss has been read out."""
 
     def __init__(self, socket: EventSocket, engine: Engine) -> None:
         self._socket = socket
         self._engine = engine
         self._overflowed = False
+        self._rest: asyncio.TimerHandle | None = None
         self.on_lost: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -28,13 +29,15 @@ class EventReader:
 
     def stop(self) -> None:
         """Read no more."""
+        if self._rest is not None:
+            self._rest.cancel()
         asyncio.get_running_loop().remove_reader(self._socket)
 
     def drain(self) -> bool:
         """Take in what is queued, a slice at most; give whether it was a burst."""
         events, lost, more = self._socket.drain()
-        self._engine.batch(events)
         self._overflowed |= lost
+        self._engine.batch(events)
         # The kernel drops everything from the overflow until the queue has been read empty: only
         # then can a comparison be trusted.
         if self._overflowed and not more:
@@ -46,4 +49,4 @@ class EventReader:
     def _read(self) -> None:
         if self.drain():
             self.stop()
-            asyncio.get_running_loop().call_later(_REST, self.start)
+            self._rest = asyncio.get_running_loop().call_later(_REST, self.start)

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import SubflowFailed
+from mptcpd_dbus.core.types import FourTuple
 
 # RFC 8684, section 3.6
 RESET_REASONS = (
@@ -41,11 +42,16 @@ class JoinKey(NamedTuple):
 
 
 class Join:
-    """One join on its way; its events arrive in `outcome`, None for the connection's end."""
+    """One join on its way; its events arrive in `outcome`, None for the connection's end.
+
+    `before` holds the source ports that older subflows and joins between its addresses have,
+    `made` the 4-tuple under which it was seen.
+    """
 
     def __init__(self, connection: Connection, key: JoinKey, local_port: int) -> None:
         self._local_port = local_port
-        self._before = {
+        self.made: FourTuple | None = None
+        self.before = {
             t.local_port
             for t in connection.subflows
             if (t.local_address, t.remote_address, t.remote_port) == key[1:]
@@ -56,10 +62,13 @@ class Join:
 
     def concerns(self, event: events.NewSubflow | events.SubflowClosed) -> bool:
         """Whether *event* is of this join and not of an older subflow between its addresses."""
-        port = event.four_tuple.local_port
+        return self.may_be(event.four_tuple.local_port)
+
+    def may_be(self, local_port: int) -> bool:
+        """Whether a subflow between its addresses with this port may be the one."""
         if self._local_port:
-            return port == self._local_port
-        return port not in self._before
+            return local_port == self._local_port
+        return local_port not in self.before
 
 
 class Joins:
@@ -105,7 +114,7 @@ class Joins:
 def failure(event: events.SubflowClosed, *, accepted: bool) -> SubflowFailed:
     """Say why a join failed; *accepted* after SUB_ESTABLISHED, which promises nothing."""
     if event.error == _REFUSED:
-        why = "refused: nothing listens on that port"
+        why = "refused: nothing listens on that port, or it takes no join there"
     elif event.error == _TIMED_OUT:
         why = "timed out: no answer to the SYN"
     elif event.error == _UNREACHABLE:

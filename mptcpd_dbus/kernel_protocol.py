@@ -1,7 +1,7 @@
 """What the daemon asks of a kernel: the one door for the real one and for the fake one of tests."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 
 from mptcpd_dbus.core.commands import Command
@@ -72,12 +72,12 @@ class Kernel(Protocol):
         """Read the counters of a subflow (struct tcp_info, <linux/tcp.h>)."""
 
     def open_listener(
-        self, user: tuple[int, int], address: str, port: int, covering: frozenset[str]
+        self, user: Hashable, address: str, port: int, covering: frozenset[str]
     ) -> None:
         """Listen for *user* unless another program does, on one of the *covering* addresses.
 
         Raise KernelRefused naming what to do.
         """
 
-    def close_listener(self, user: tuple[int, int]) -> None:
+    def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*; the last user of a listener closes it."""

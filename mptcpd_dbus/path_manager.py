@@ -9,6 +9,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from mptcpd_dbus.announcements import Announcements
@@ -115,21 +116,24 @@ class PathManager:
         self, connection: Connection, wish: SubflowWish, seconds: float = DEFAULT_TIMEOUT
     ) -> Subflow:
         """Join from a local to a remote address and wait until both ends have accepted it."""
-        wish, index = complete(wish, connection, self._state.network)
+        wish, index = self._completed(connection, wish)
         self._refresh(connection)
         key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
-        sent = False
+        join: Join | None = None
         try:
             async with (
                 asyncio.timeout(seconds),
                 self._joins.begin(connection, key, wish.local_port) as join,
             ):
-                sent = True
+                self._check_alive(connection)  # its turn may have come late
+                join.before |= {
+                    row.four_tuple.local_port for row in self._kernel.pending_joins(*key)
+                }
                 await self._send_join(connection, wish, index)
                 return await self._outcome(connection, join)
         except TimeoutError:
-            if sent:  # else what is pending is the join that it waited for
-                await self._end_pending(connection, key, wish)
+            if join is not None:  # else what is pending is the join that it waited for
+                await self._end_join(connection, key, join)
             raise SubflowFailed(
                 f"the subflow from {wish.local_address} to {wish.remote_address} port"
                 f" {wish.remote_port} was not made: timed out after {seconds:g} s"
@@ -137,7 +141,7 @@ class PathManager:
 
     async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
         """Join, and return when the SYN is on its way; an event tells the outcome."""
-        wish, index = complete(wish, connection, self._state.network)
+        wish, index = self._completed(connection, wish)
         self._refresh(connection)
         await self._send_join(connection, wish, index)
 
@@ -159,33 +163,49 @@ class PathManager:
             )
         self._refresh(connection)
         with self._ids.reserved(connection, (address, port), address_id) as chosen:
-            before = self._announced.get(connection, chosen)
             entry = AddressEntry(address, chosen, port, AddressFlag.SIGNAL)
-            self._announced.add(connection, entry, listen=listener)
+            before = self._announced.get(connection, chosen)
+            if listener:
+                self._announced.listen(connection, entry)
+            self._announced.add(connection, entry)
             try:
                 await self._execute(commands.Announce(connection.token, entry))
+                self._check_alive(connection)
             except MptcpdError:
-                if before is None:
-                    self._announced.remove(connection, chosen)
+                self._announced.withdraw(connection, chosen)
+                if before is not None:
+                    self._announced.add(connection, before)
+                if before is None or _key(before) != _key(entry):
+                    self._announced.silence(connection, entry)
                 raise
         announced = connection.local_addresses.get(chosen)
         if announced is None:
-            raise NoSuchConnection(f"connection {connection.token:08x} closed meanwhile")
+            raise NoSuchAddress(f"address ID {chosen} was removed meanwhile")
         return announced
 
     async def remove_address(self, connection: Connection, address_id: int) -> None:
         """Send RM_ADDR (RFC 8684, section 3.4.2) for a local address ID."""
         self._refresh(connection)
-        if address_id and address_id not in connection.local_addresses:
-            # A join that failed, or the end of a subflow, took the entry along: the kernel would
-            # find nothing to withdraw, though the peer knows the address.
-            entry = self._announced.get(connection, address_id) or _in_use(connection, address_id)
-            if entry is not None:
-                await self._execute(commands.Announce(connection.token, entry))
+        # Forgotten first, so that no join that fails meanwhile announces it again.
+        entry = self._announced.withdraw(connection, address_id)
         try:
+            if address_id and address_id not in connection.local_addresses:
+                # A join that failed, or the end of a subflow, took the entry along: the kernel
+                # would find nothing to withdraw, though the peer knows the address.
+                known = entry or _in_use(connection, address_id)
+                if known is not None:
+                    await self._execute(commands.Announce(connection.token, known))
             await self._execute(commands.Remove(connection.token, address_id))
-        finally:
-            self._announced.remove(connection, address_id)
+        except KernelRefused:
+            if entry is not None:
+                self._announced.add(connection, entry)
+            raise
+        except MptcpdError:
+            if entry is not None:
+                self._announced.silence(connection, entry)
+            raise
+        if entry is not None:
+            self._announced.silence(connection, entry)
 
     async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
         """Close *subflow*; with *announce*, first tell the peer that its address is gone.
@@ -197,7 +217,7 @@ class PathManager:
         if announce:
             await self.remove_address(connection, subflow.local_id)
             if subflow.four_tuple not in connection.subflows:
-                return
+                return  # the peer was quicker
         local, remote = _ends(subflow)
         try:
             await self._execute(commands.SubflowDestroy(connection.token, local, remote))
@@ -222,10 +242,12 @@ class PathManager:
 
     async def remove_endpoint(self, endpoint: Endpoint) -> None:
         """Delete *endpoint*; subflows from its address are closed by the kernel."""
+        self._check_endpoint(endpoint)
         await self._execute(commands.DelAddr(endpoint.id))
 
     async def set_endpoint_flags(self, endpoint: Endpoint, flags: int) -> None:
         """Change *endpoint*'s flags, of which the kernel can change two."""
+        self._check_endpoint(endpoint)
         entry = endpoint.entry
         if (entry.flags ^ flags) & ~(AddressFlag.BACKUP | AddressFlag.FULLMESH):
             raise InvalidArgument(
@@ -257,8 +279,10 @@ class PathManager:
         for connection in self._state.connections.values():
             for known in connection.local_addresses.values():
                 if known.flags & AddressFlag.SIGNAL:
+                    entry = AddressEntry(known.address, known.id, known.port, known.flags)
+                    self._announced.add(connection, entry)
                     try:
-                        self._announced.add(connection, _entry(known), listen=True)
+                        self._announced.listen(connection, entry)
                     except KernelRefused as error:
                         failed.append(error)
         return failed
@@ -285,7 +309,7 @@ class PathManager:
         finally:
             reading = READ_BACK[type(command)](self._kernel, command)
             if reading is not None:  # else it closed meanwhile: an event or the sweep tells
-                self._apply(reading)
+                self._apply(self._with_table(reading))
 
     def _named(self, command: Any, error: KernelRefused) -> MptcpdError:
         for words, kind in _REFUSALS:
@@ -298,6 +322,37 @@ class PathManager:
             return KernelRefused(error.command, error.errno, f"{error.text}: {hint}")
         return error
 
+    def _with_table(self, reading: readings.Reading) -> readings.Reading:
+        """Let what is remembered stand for the table of IDs where the kernel shows none."""
+        if not isinstance(reading, readings.LocalAddressesRead) or reading.entries is None:
+            return reading
+        connection = self._state.connections.get(reading.token)
+        if reading.table or connection is None:
+            return reading
+        return replace(reading, entries=self._announced.of(connection), table=True)
+
+    def _check_alive(self, connection: Connection) -> None:
+        """Raise unless *connection* still has its token, which may be another's by now."""
+        if self._state.connections.get(connection.token) is not connection:
+            raise NoSuchConnection(f"connection {connection.token:08x} closed meanwhile")
+
+    def _check_endpoint(self, endpoint: Endpoint) -> None:
+        """Raise unless *endpoint* still has its ID, which others may have given away."""
+        self._apply(self._kernel.endpoints())
+        if self._state.endpoints.get(endpoint.id) is not endpoint:
+            raise NoSuchEndpoint(
+                f"endpoint {endpoint.entry.address} is gone (the kernel says: address not found)"
+            )
+
+    def _completed(self, connection: Connection, wish: SubflowWish) -> tuple[SubflowWish, int]:
+        self._check_alive(connection)
+        if connection.fallback:
+            raise NotReady(
+                f"connection {connection.token:08x} has fallen back to plain TCP and can have no"
+                " further subflows"
+            )
+        return complete(wish, connection, self._state.network)
+
     def _refresh(self, connection: Connection) -> None:
         """Read the ID table anew: the kernel allocates and frees IDs by itself."""
         reading = self._kernel.local_addresses(connection.token)
@@ -306,7 +361,7 @@ class PathManager:
             raise NoSuchConnection(
                 f"connection {connection.token:08x} is gone (the kernel says: invalid token)"
             )
-        self._apply(reading)
+        self._apply(self._with_table(reading))
         if reading.entries is None:
             raise NotManageable(
                 f"connection {connection.token:08x} is under the in-kernel path manager"
@@ -335,6 +390,7 @@ class PathManager:
         accepted = isinstance(event, events.NewSubflow)
         looks = iter(_LOOKS)
         while isinstance(event, events.NewSubflow):
+            join.made = event.four_tuple
             # SUB_ESTABLISHED is no promise: the peer's limit may still refuse the subflow.
             row = self._kernel.subflow(
                 event.four_tuple, mapped=event.mapped, interface_index=event.interface_index
@@ -354,16 +410,20 @@ class PathManager:
             )
         raise failure(event, accepted=accepted)
 
-    async def _end_pending(self, connection: Connection, key: JoinKey, wish: SubflowWish) -> None:
+    async def _end_join(self, connection: Connection, key: JoinKey, join: Join) -> None:
         """Leave nothing on its way: the kernel would go on trying for two minutes."""
-        for row in self._kernel.pending_joins(*key):
-            local_address, local_port, remote_address, remote_port = row.four_tuple
-            if wish.local_port not in (0, local_port):
+        ends = [(row.four_tuple, row.mapped) for row in self._kernel.pending_joins(*key)]
+        made = connection.subflows.get(join.made) if join.made else None
+        if made is not None:  # seen, but never accepted by the peer
+            ends.append((made.four_tuple, made.mapped))
+        for t, mapped in ends:
+            if not join.may_be(t.local_port):
                 continue
-            local = AddressEntry(local_address, port=local_port, mapped=row.mapped)
-            remote = AddressEntry(remote_address, port=remote_port, mapped=row.mapped)
+            local = AddressEntry(t.local_address, port=t.local_port, mapped=mapped)
+            remote = AddressEntry(t.remote_address, port=t.remote_port, mapped=mapped)
             with suppress(MptcpdError):  # it ended by itself meanwhile
-                async with self._entries_restored(connection, local_address):
+                self._check_alive(connection)
+                async with self._entries_restored(connection, t.local_address):
                     await self._execute(commands.SubflowDestroy(connection.token, local, remote))
 
     @asynccontextmanager
@@ -373,22 +433,25 @@ class PathManager:
         A join that cannot be sent and the end of a pending one delete the first entry of their
         address, whatever its port and whoever uses it (measured).
         """
-        announced = [
-            _entry(known)
-            for known in connection.local_addresses.values()
-            if known.address == address and known.flags & AddressFlag.SIGNAL
+        present = [
+            entry
+            for entry in self._announced.of(connection)
+            if entry.address == address and entry.id in connection.local_addresses
         ]
         try:
             yield
         finally:
-            for entry in announced:
-                if entry.id not in connection.local_addresses:
+            for entry in present:
+                if (
+                    entry.id not in connection.local_addresses
+                    and self._announced.get(connection, entry.id) is entry
+                ):
                     with suppress(MptcpdError):  # the connection closed meanwhile
                         await self._execute(commands.Announce(connection.token, entry))
 
 
-def _entry(known: Address) -> AddressEntry:
-    return AddressEntry(known.address, known.id, known.port, known.flags)
+def _key(entry: AddressEntry) -> tuple[str, int]:
+    return (entry.address, entry.port)
 
 
 def _in_use(connection: Connection, address_id: int) -> AddressEntry | None:

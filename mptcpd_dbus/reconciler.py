@@ -113,11 +113,21 @@ class Reconciler:
 
     def _compare_listeners(self) -> None:
         engine = self._engine
+        missing, surplus = self._listener_differences()
+        if not missing and not surplus:
+            return
+        # As with connections: what is queued may explain it, so believe what two looks agree on.
         self._drain()
+        still_missing, still_surplus = self._listener_differences()
+        missing, surplus = missing & still_missing, surplus & still_surplus
+        engine.batch(events.ListenerCreated(*place) for place in missing.elements())
+        engine.batch(events.ListenerClosed(*place) for place in surplus.elements())
+
+    def _listener_differences(self) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
+        engine = self._engine
         present = Counter((row.address, row.port) for row in engine.kernel.listeners())
         known = Counter(engine.state.listeners)
-        engine.batch(events.ListenerCreated(*key) for key in (present - known).elements())
-        engine.batch(events.ListenerClosed(*key) for key in (known - present).elements())
+        return present - known, known - present
 
     def _compare_one(
         self, token: int, row: ConnectionRead | None, subflows: Sequence[SubflowRead]

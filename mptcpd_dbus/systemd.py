@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import logging
 import os
 import socket
+
+_log = logging.getLogger(__name__)
 
 
 def notify(*lines: str) -> None:
@@ -14,7 +17,10 @@ def notify(*lines: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.sendto("\n".join(lines).encode(), address)
+        try:
+            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
+        except OSError as error:
+            _log.warning("the service manager was not told %s: %s", lines[0], error)
 
 
 async def feed_watchdog() -> None:

@@ -6,7 +6,7 @@ errno and the words of Linux 6.18 (`mptcp_pm` family, <linux/mptcp_pm.h>).
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, NoReturn, TypeVar
@@ -78,7 +78,7 @@ class FakeKernel:
         self.executed: list[commands.Command] = []
         self.open: dict[int, FakeConnection] = {}
         self.app_listeners: set[tuple[str, int]] = set()
-        self.own_listeners: dict[tuple[str, int], set[tuple[int, int]]] = {}
+        self.own_listeners: dict[tuple[str, int], set[Hashable]] = {}
         self.timestamps = True
         self._endpoints: dict[int, AddressEntry] = {}
         self._limits = LimitsRead(subflows=2, add_addr_accepted=0)
@@ -403,7 +403,7 @@ class FakeKernel:
         return {"rtt": 0} if row else None
 
     def open_listener(
-        self, user: tuple[int, int], address: str, port: int, covering: frozenset[str]
+        self, user: Hashable, address: str, port: int, covering: frozenset[str]
     ) -> None:
         """Listen for *user* unless an application does."""
         if any((place, port) in self.app_listeners for place in covering):
@@ -413,7 +413,7 @@ class FakeKernel:
             self.on_event(events.ListenerCreated(address, port))
         self.own_listeners[address, port].add(user)
 
-    def close_listener(self, user: tuple[int, int]) -> None:
+    def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*; the last user of a listener closes it."""
         for place, users in list(self.own_listeners.items()):
             users.discard(user)

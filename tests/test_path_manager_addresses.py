@@ -215,7 +215,7 @@ async def test_an_announcement_that_is_refused_leaves_no_listener(world: World) 
 
 
 async def test_after_a_restart_what_was_announced_is_listened_on_again(world: World) -> None:
-    connection = world.connect()
+    world.connect()
     ids = world.kernel.open[TOKEN].ids
     ids[1] = AddressEntry(SECOND_ADDRESS, 1, 8080, AddressFlag.SIGNAL)
     ids[2] = AddressEntry("10.0.3.1", 2, 0, AddressFlag.SUBFLOW)
@@ -223,7 +223,7 @@ async def test_after_a_restart_what_was_announced_is_listened_on_again(world: Wo
 
     assert world.pm.adopt_announced() == []
 
-    assert world.kernel.own_listeners == {(SECOND_ADDRESS, 8080): {(connection.number, 1)}}
+    assert world.kernel.own_listeners == {(SECOND_ADDRESS, 8080): {(1, "10.0.2.1", 8080)}}
 
 
 async def test_a_listener_that_cannot_be_opened_again_is_reported(world: World) -> None:

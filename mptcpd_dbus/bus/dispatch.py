@@ -141,7 +141,11 @@ class Dispatcher:
         arguments = _arguments(call, found.signature)
         caller = Call(call.sender, peer.uid, bool(call.flags & INTERACTIVE), call.member)
         if method.action is not None:
-            details = method.details(published.target, *arguments) if method.details else {}
+            details = {
+                argument.name: str(value)
+                for argument, value in zip(method.arguments, arguments, strict=True)
+                if isinstance(value, str | int)
+            }
             await self._authorise(caller, published.target, method, details)
             if self._objects.get(call.path) is not published:  # a dialogue may take minutes
                 raise _unknown_object(call)

@@ -8,13 +8,12 @@ do not read; a new connection cures that.
 
 import asyncio
 import logging
-from contextlib import suppress
 from itertools import chain, repeat
 from typing import NoReturn
 
 from mptcpd_dbus.bus.contract import contract
 from mptcpd_dbus.bus.dispatch import Authorise
-from mptcpd_dbus.bus.error_names import ACCESS_DENIED, BusError
+from mptcpd_dbus.bus.error_names import ACCESS_DENIED, DISCONNECTED, BusError
 from mptcpd_dbus.bus.interface import Call, Method
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.bus.objects import ObjectTree
@@ -64,6 +63,8 @@ class BusEdge:
         self._tree.start()
         try:
             ours = await self._transport.request_name(BUS_NAME)
+        except TimeoutError as error:
+            raise BusError(DISCONNECTED, f"the bus does not answer for {BUS_NAME}") from error
         except BusError as error:
             if error.name != ACCESS_DENIED:
                 raise
@@ -88,8 +89,11 @@ class BusEdge:
                     _log.debug("%s", error)
                 else:
                     break
-            with suppress(BusError):  # it went again: so once more from the beginning
+            try:
                 await self.claim()
+            except BusError as error:
+                self._transport.disconnect(str(error))  # so once more from the beginning
+            else:
                 _log.info("back on the bus as %s", BUS_NAME)
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ Handler = Callable[..., Awaitable[tuple[Any, ...] | None]]
 class Method:
     """A method: `handler(target, call, *arguments)` runs once *action*, if any, is authorised.
 
-    `details(target, *arguments)` is what polkit rules and the dialogue get to see of the arguments.
+    What polkit's rules get to see are the arguments that are texts or numbers, by their names.
     """
 
     name: str
@@ -59,7 +59,6 @@ class Method:
     handler: Handler
     doc: str
     action: str | None = None
-    details: Callable[..., dict[str, str]] | None = None
 
     @property
     def signature(self) -> str:

@@ -273,6 +273,6 @@ SIGNALS_DROPPED = Signal(
     "SignalsDropped",
     args("t count"),
     "The bus did not take signals as fast as they came; 'count' of them were dropped since the"
-    " daemon began. It is the one signal that is no event. A client that follows signals must read"
-    " the objects anew.",
+    " daemon joined the bus. It is the one signal that is no event. A client that follows signals"
+    " must read the objects anew.",
 )

@@ -65,12 +65,13 @@ class AddressIds:
     @contextmanager
     def reserved(self, connection: Connection, key: Key, wanted: int = 0) -> Iterator[int]:
         """Give the ID for *key*, the *wanted* one if any, and keep it until the kernel has it."""
-        flying = self._in_flight.setdefault(connection.number, [])
+        flying = self._in_flight.get(connection.number, [])
         chosen = (
             wanted
             or known_id(connection, key, dict(flying))
             or free_id(connection, (taken for _, taken in flying))
         )
+        self._in_flight[connection.number] = flying
         flying.append((key, chosen))
         try:
             yield chosen

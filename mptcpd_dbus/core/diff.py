@@ -79,7 +79,13 @@ def _update(
 ) -> Iterator[Difference]:
     created = connection.state is ConnectionState.CREATED
     if created and (connection.server_side or any(s.fully_established for s in rows.values())):
-        yield events.ConnectionEstablished(row.token, row.four_tuple)
+        yield events.ConnectionEstablished(
+            row.token,
+            row.four_tuple,
+            server_side=connection.server_side,
+            deny_join_id0=connection.deny_join_id0,
+            mapped=connection.mapped,
+        )
     for subflow in rows.values():
         yield from _update_subflow(connection.subflows.get(subflow.four_tuple), subflow)
     for known in connection.subflows.values():

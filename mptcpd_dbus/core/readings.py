@@ -51,11 +51,13 @@ class SubflowRead:
 class LocalAddressesRead:
     """A connection's path manager and, under the userspace one, its table of local address IDs.
 
-    `entries` is None where the in-kernel path manager owns the connection.
+    `entries` is None where the in-kernel path manager owns the connection.  `table` is False where
+    the kernel shows no table (before 6.9): then `entries` says nothing else.
     """
 
     token: int
     entries: tuple[AddressEntry, ...] | None
+    table: bool = True
 
 
 @dataclass(frozen=True, slots=True)

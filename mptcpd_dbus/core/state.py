@@ -222,7 +222,6 @@ class State:
     ) -> Subflow:
         connection.subflows_made += 1
         bound = 0 if isinstance(event, events.NewConnection) else event.interface_index
-        network = self.network
         subflow = Subflow(
             connection,
             connection.subflows_made,
@@ -233,9 +232,7 @@ class State:
             mapped=event.mapped,
             initial=initial,
             bound_to=bound,
-            interface=network.interfaces.get(bound)
-            if bound
-            else network.owner(event.four_tuple.local_address),
+            interface=self._interface_of(bound, event.four_tuple.local_address),
         )
         connection.subflows[event.four_tuple] = subflow
         return subflow
@@ -264,6 +261,8 @@ class State:
         if connection is None:
             return None
         connection.path_manager = "kernel" if reading.entries is None else "userspace"
+        if not reading.table and reading.entries is not None:
+            return Change(connection, connection, changed=(connection,))
         entries = {entry.id: entry for entry in reading.entries or ()}
         known = connection.local_addresses
         removed = tuple(known.pop(i) for i in list(known) if i not in entries)
@@ -285,7 +284,14 @@ class State:
     def _endpoints_read(self, reading: readings.EndpointsRead) -> Change:
         entries = {entry.id: entry for entry in reading.endpoints}
         known = self.endpoints
-        removed = tuple(known.pop(i) for i in list(known) if i not in entries)
+        # Another address under an ID is another endpoint: a command that waited for a dialogue must
+        # not reach it.
+        removed = tuple(
+            known.pop(i)
+            for i, old in list(known.items())
+            if i not in entries
+            or (old.entry.address, old.entry.port) != (entries[i].address, entries[i].port)
+        )
         added: list[Thing] = []
         changed: list[Thing] = []
         for entry in entries.values():
@@ -330,7 +336,7 @@ class State:
             return self._update_interface(event)
         interface = Interface(event.index, event.name, event.kind, event.up, event.running)
         self.network.interfaces[event.index] = interface
-        return Change(subject=interface, added=(interface,))
+        return Change(subject=interface, added=(interface,), changed=self._moved())
 
     def _update_interface(
         self, event: events.NewInterface | events.UpdateInterface
@@ -352,24 +358,21 @@ class State:
         interface = self.network.interfaces.pop(event.index, None)
         if interface is None:
             return None
-        orphans = self._subflows_over(interface)
-        for subflow in orphans:
-            subflow.interface = None
-        return Change(subject=interface, changed=tuple(orphans), removed=(interface,))
+        return Change(subject=interface, changed=self._moved(), removed=(interface,))
 
     def _new_local_address(self, event: events.NewLocalAddress) -> Change | None:
         interface = self.network.interfaces.get(event.interface_index)
         if interface is None or interface.addresses.get(event.address) == event.prefix_length:
             return None
         self.network.add_address(interface, event.address, event.prefix_length)
-        return Change(subject=interface, changed=(interface,))
+        return Change(subject=interface, changed=(interface, *self._moved()))
 
     def _delete_local_address(self, event: events.DeleteLocalAddress) -> Change | None:
         interface = self.network.interfaces.get(event.interface_index)
         if interface is None or event.address not in interface.addresses:
             return None
         self.network.remove_address(interface, event.address)
-        return Change(subject=interface, changed=(interface,))
+        return Change(subject=interface, changed=(interface, *self._moved()))
 
     def _default_routes_read(self, reading: readings.DefaultRoutesRead) -> Change | None:
         changed: list[Thing] = []
@@ -379,6 +382,25 @@ class State:
                 interface.default_routes = families
                 changed.append(interface)
         return Change(changed=tuple(changed)) if changed else None
+
+    def _interface_of(self, bound_to: int, local_address: str) -> Interface | None:
+        network = self.network
+        return network.interfaces.get(bound_to) if bound_to else network.owner(local_address)
+
+    def _moved(self) -> tuple[Subflow, ...]:
+        """Look again which interface each subflow has; give those that have another one now.
+
+        Events of connections and of the network have no common order.  A scan, too, is rare.
+        """
+        moved = []
+        for connection in self.connections.values():
+            for subflow in connection.subflows.values():
+                address = subflow.four_tuple.local_address
+                interface = self._interface_of(subflow.bound_to, address)
+                if interface is not subflow.interface:
+                    subflow.interface = interface
+                    moved.append(subflow)
+        return tuple(moved)
 
     def _subflows_over(self, interface: Interface) -> list[Subflow]:
         """Find them by a scan: renaming or deleting an interface is rare, a subflow is not."""

@@ -12,10 +12,13 @@ import os
 import socket
 from collections.abc import Hashable
 
-from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused, LimitReached
 from mptcpd_dbus.kernel.addresses import pack
 
 IPPROTO_MPTCP = 262
+LISTENERS = 1024  # the unit allows four times as many descriptors
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_REST = 1.0  # seconds
 BACKLOG = 1024  # a queue full of strangers would keep out those who join
 STRANGERS_PER_TURN = 16
 _WORDS = {
@@ -36,6 +39,8 @@ class Listeners:
         """Listen on (address, port) for *user*, in the running loop."""
         place = (address, port)
         if place not in self._sockets:
+            if len(self._sockets) >= LISTENERS:
+                raise LimitReached(f"{LISTENERS} listeners are open; withdraw an address first")
             if not 0 < port < 65536:
                 raise InvalidArgument(f"port {port} is not between 1 and 65535")
             sock = _listen(address, port)
@@ -92,9 +97,19 @@ def _turn_away(sock: socket.socket) -> None:
     for _ in range(STRANGERS_PER_TURN):
         try:
             stranger, _ = sock.accept()
-        except OSError:  # none left, or it left by itself
+        except OSError as error:  # none left, or it left by itself
+            if error.errno in _EXHAUSTED:
+                # Still readable: without a rest the loop would do nothing else.
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(sock)
+                loop.call_later(_REST, _resume, sock)
             return
         stranger.close()
+
+
+def _resume(sock: socket.socket) -> None:
+    if sock.fileno() >= 0:  # not closed meanwhile
+        asyncio.get_running_loop().add_reader(sock, _turn_away, sock)
 
 
 def _refused(error: OSError, address: str, port: int) -> KernelRefused:

@@ -1,7 +1,7 @@
 """The kernel that this process runs on, behind the protocol of `kernel_protocol.py`."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from mptcpd_dbus.core.commands import Command, GetAddr, GetLimits
 from mptcpd_dbus.core.readings import (
@@ -105,7 +105,7 @@ class LiveKernel:
         )
 
     def open_listener(
-        self, user: tuple[int, int], address: str, port: int, covering: frozenset[str]
+        self, user: Hashable, address: str, port: int, covering: frozenset[str]
     ) -> None:
         """Listen for *user* unless another program does, on one of the *covering* addresses."""
         own = self._listeners.inodes()
@@ -114,6 +114,6 @@ class LiveKernel:
                 return
         self._listeners.open(user, address, port)
 
-    def close_listener(self, user: tuple[int, int]) -> None:
+    def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*."""
         self._listeners.close(user)

@@ -77,7 +77,7 @@ class RequestSocket:
             if refused.text == NO_SUCH_TOKEN:
                 return None
             if not self._tables and refused.errno == errno.EINVAL:
-                return LocalAddressesRead(token, ())
+                return LocalAddressesRead(token, (), table=False)
             raise
         return LocalAddressesRead(token, entries if isinstance(entries, tuple) else ())
 

@@ -6,12 +6,13 @@ and an absence deserves a single look-up.  Source: sock_diag(7), <linux/inet_dia
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
+import logging
 from collections.abc import Callable, Generator
 from socket import AF_INET, AF_INET6, IPPROTO_TCP
 from struct import Struct
 from typing import TypeVar
 
-from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused, NotReady
+from mptcpd_dbus.core.errors import DecodeError, InvalidArgument, KernelRefused, NotReady
 from mptcpd_dbus.core.readings import ConnectionRead, ListenerRead, SubflowRead
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.kernel.addresses import pack
@@ -46,6 +47,8 @@ ALL_STATES = 0xFFF
 CONNECTION_STATES = ALL_STATES & ~(1 << LISTEN)
 # A join that has failed or is not answered is no subflow yet; TIME_WAIT has no ULP any more.
 SUBFLOW_STATES = ALL_STATES & ~sum(1 << s for s in (SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE, LISTEN))
+
+_log = logging.getLogger(__name__)
 
 _Row = TypeVar("_Row", ConnectionRead, SubflowRead, ListenerRead)
 
@@ -143,7 +146,7 @@ def _dump(
     sock = NetlinkSocket(NETLINK_SOCK_DIAG)
     try:
         for rows in sock.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):
-            yield [row for row in map(decode, rows) if row is not None]
+            yield [row for row in (_decoded(decode, data) for data in rows) if row is not None]
     except RefusedError as refused:
         if refused.reply.errno == errno.ENOENT:
             raise NotReady(
@@ -153,6 +156,15 @@ def _dump(
         raise KernelRefused("SOCK_DIAG", refused.reply.errno, refused.reply.text) from None
     finally:
         sock.close()
+
+
+def _decoded(decode: Callable[[bytes], _Row | None], data: bytes) -> _Row | None:
+    """Decode a row of a dump; one that cannot be read costs itself only."""
+    try:
+        return decode(data)
+    except DecodeError as error:
+        _log.warning("a socket was left out: %s: %s", error, data.hex())
+        return None
 
 
 def _mptcp_request(family: int, states: int, token: int = 0) -> bytes:

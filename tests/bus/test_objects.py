@@ -70,7 +70,6 @@ class Service:
                     self._create,
                     "Creates.",
                     "org.mptcpd1.manage-connections",
-                    lambda thing, address, _: {"n": str(thing.number), "address": address},
                 ),
                 Method("Look", (), args("u number"), self._look, "Looks."),
             ),
@@ -571,10 +570,7 @@ async def test_a_handler_gets_its_target_caller_and_arguments(
     assert client.unique_name is not None
     call = Call(client.unique_name, 0, interactive=False, member="Create")
     assert service.handled == [(5, call, "192.0.2.1", {})] * 2
-    assert (
-        service.asked
-        == [("org.mptcpd1.manage-connections", {"n": "5", "address": "192.0.2.1"})] * 2
-    )
+    assert service.asked == [("org.mptcpd1.manage-connections", {"address": "192.0.2.1"})] * 2
 
 
 async def test_a_handler_does_not_run_when_its_caller_may_not(

@@ -151,7 +151,7 @@ def test_kernels_without_the_table_still_tell_who_manages(
     monkeypatch.setattr(RequestSocket, "_has_tables", lambda _: False)
     requests = RequestSocket()
 
-    assert requests.local_addresses(user) == LocalAddressesRead(user, ())
+    assert requests.local_addresses(user) == LocalAddressesRead(user, (), table=False)
     assert requests.local_addresses(kernel) == LocalAddressesRead(kernel, None)
     assert requests.local_addresses(NO_TOKEN) is None
     requests.close()
