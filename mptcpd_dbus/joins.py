@@ -1,8 +1,8 @@
 """Joins on their way: from SUBFLOW_CREATE to the subflow or the reason why there is none.
 
-The kernel's ack names no source port and its events name no request, so of requests with the same
-addresses only one is on its way at a time; the first event with these addresses and a source port
-that was not known before belongs to it.
+Nothing in the kernel ties an event to the request that caused it: the acknowledgement lacks the
+source port.  Hence requests for the same ends take turns, and whoever has the turn owns the next
+event between these ends whose source port is new.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 

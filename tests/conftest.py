@@ -13,7 +13,7 @@ import hypothesis  # noqa: F401  # its plugin would import it in the summary: to
 import pytest
 
 from tests.lab import users
-from tests.lab.bus import PrivateBus
+from tests.lab.bus import PrivateBus, installed_kinds
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import Host, Lab
 from tests.lab.sandbox import initial_root, inside, readable_repository
@@ -114,6 +114,7 @@ def pytest_terminal_summary(
         if report.when == "call" and REAL_KERNEL in report.keywords
     ]
     terminalreporter.write_line(f"{len(ran)} tests ran against the real kernel")
+    terminalreporter.write_line(f"buses to test on: {', '.join(installed_kinds()) or 'none'}")
     if _skipped(config):
         terminalreporter.write_line(f"{_skipped(config)} skipped: a failure for root and in CI")
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "mptcpd_dbus"
-IMPURE = {"asyncio", "socket", "os", "threading"}
+IMPURE = {"asyncio", "pathlib", "select", "socket", "subprocess", "os", "threading"}
 EDGES = {"kernel": "pyroute2", "bus": "dbus_next"}
 KNOWS_BOTH_EDGES = "mptcpd_dbus/daemon.py"
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,3 +71,14 @@ async def test_without_a_watchdog_there_is_no_wake_up(monkeypatch: pytest.Monkey
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
 
     await asyncio.wait_for(feed_watchdog(), 1)
+
+
+def test_a_service_manager_that_is_not_there_is_logged_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nowhere"))
+
+    with caplog.at_level(logging.WARNING):
+        notify("READY=1", "STATUS=fine")
+
+    assert "the service manager was not told READY=1" in caplog.text

@@ -1,7 +1,7 @@
 """One object as the bus sees it: its interfaces compiled, its last published values, its bytes.
 
-The entry of an object in GetManagedObjects and the body of its InterfacesAdded are the same bytes,
-for both begin on an 8-byte boundary: marshalled once, forgotten when a property changes.
+InterfacesAdded has in its body what GetManagedObjects has in its array for the object, and both
+are aligned alike, so one marshalling serves both until a property changes.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 

@@ -1,7 +1,8 @@
 """The signals: one per event, under the event's name, and how an event becomes its arguments.
 
-All come from Manager, so that one match rule catches them and they can tell of objects already
-gone.  Each begins with the object paths it is about ("/" for what has no object), then the token.
+They belong to Manager and not to the objects: a client needs a single match rule, and an object
+may be gone when its signal is sent.  First come the object paths that it is about ("/" for what has
+no object), then the token.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 

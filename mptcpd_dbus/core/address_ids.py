@@ -1,8 +1,8 @@
 """Which address ID a local address has, or gets, on a connection under the userspace path manager.
 
-An ID belongs to an address, not to a subflow: all subflows from one address share it, but an
-address *with a source port* is an entry of its own (measured: the kernel answers "did not match
-address and id" otherwise).  ID 0 is the initial subflow's and never given out.
+Subflows from the same address have the same ID.  With a source port, the address counts as
+another one (measured: the kernel says "did not match address and id" to anything else).  ID 0 is
+the initial subflow's and never given out.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 

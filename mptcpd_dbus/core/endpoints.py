@@ -18,7 +18,7 @@ class Endpoint:
 
 
 def flag_words(flags: int) -> list[str]:
-    """Give *flags* in ip-mptcp(8)'s words; a bit without a word as hexadecimal, and kept."""
+    """Spell *flags* as ip-mptcp(8) does, and bits that it has no name for in hexadecimal."""
     bits = (1 << n for n in range(flags.bit_length()) if flags >> n & 1)
     return [_WORDS.get(bit, f"0x{bit:x}") for bit in bits]
 

@@ -671,6 +671,7 @@ loop.run()
 NOBODY = 65534
 
 
+@pytest.mark.usefixtures("people")
 async def test_calls_at_work_are_bounded_and_free_again(service: Service, bus_address: str) -> None:
     service.tree.add(ONE, Thing(5), [service.connection])
     for _ in range(2):

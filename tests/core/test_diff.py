@@ -241,3 +241,11 @@ def test_a_change_of_what_no_event_tells_is_found(changed: ConnectionRead) -> No
     state.apply(ROW)
 
     assert _mended(state, changed, [INITIAL_ROW]) == [changed]
+
+
+def test_an_established_connection_that_was_lost_is_told_with_all_that_is_known_of_it() -> None:
+    state = state_after(replace(CREATED, server_side=True, deny_join_id0=True, mapped=True))
+
+    applied = _mended(state, replace(ROW, mapped=True), [replace(INITIAL_ROW, mapped=True)])
+
+    assert applied[0] == replace(ESTABLISHED, server_side=True, deny_join_id0=True, mapped=True)

@@ -1,12 +1,22 @@
 """What the state knows of the host: interfaces, listeners, endpoints, limits and settings."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+from dataclasses import replace
+
 import pytest
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
-from tests.core.example import LINK1, state_after
+from tests.core.example import (
+    CREATED,
+    FIRST,
+    JOINED,
+    LINK1,
+    SECOND,
+    TOKEN,
+    state_after,
+)
 
 ADDRESS = events.NewLocalAddress(2, "10.0.1.1", 24)
 LISTENS = events.ListenerCreated("0.0.0.0", 80)  # noqa: S104 - nothing is bound
@@ -138,3 +148,46 @@ def test_limits_and_settings_belong_to_the_host() -> None:
         assert change.changed == (state,)
 
     assert (state.limits, state.settings) == (limits, settings)
+
+
+def test_a_subflow_has_the_interface_of_its_address_however_late_the_address_comes() -> None:
+    state = state_after(CREATED, LINK1)
+    subflow, link = state.connections[TOKEN].subflows[FIRST], state.network.interfaces[2]
+    seen = [subflow.interface]
+
+    for event in (ADDRESS, events.DeleteLocalAddress(2, "10.0.1.1")):
+        change = state.apply(event)
+        assert change is not None
+        assert change.changed == (link, subflow)
+        seen.append(subflow.interface)
+
+    assert seen == [None, link, None]
+
+
+def test_a_bound_subflow_has_its_interface_however_late_the_interface_comes() -> None:
+    state = state_after(CREATED, replace(JOINED, interface_index=2))
+    subflow = state.connections[TOKEN].subflows[SECOND]
+    seen = [subflow.interface]
+
+    for event in (LINK1, events.DeleteInterface(2)):
+        change = state.apply(event)
+        assert change is not None
+        assert change.changed == (subflow,)
+        seen.append(subflow.interface)
+
+    assert [interface and interface.name for interface in seen] == [None, "link1", None]
+
+
+@pytest.mark.parametrize("other", [AddressEntry("10.0.2.1", 1), AddressEntry("10.0.1.1", 1, 80)])
+def test_another_address_under_an_endpoints_id_is_another_endpoint(other: AddressEntry) -> None:
+    state = State()
+    first = AddressEntry("10.0.1.1", 1)
+    state.apply(readings.EndpointsRead((first,)))
+    old = state.endpoints[1]
+
+    change = state.apply(readings.EndpointsRead((other,)))
+
+    assert change is not None
+    assert state.endpoints[1] is not old
+    assert (change.added, change.removed) == ((state.endpoints[1],), (old,))
+    assert (old.entry, state.endpoints[1].entry) == (first, other)

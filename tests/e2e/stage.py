@@ -52,7 +52,7 @@ class Stage:
         async def published() -> str:
             return await self.path(token)
 
-        return pair, await eventually(published)
+        return pair, await eventually(published, within=1)
 
     async def many(self, listener: int, count: int) -> tuple[list[int], list[int]]:
         """Make connections that are established at both ends; give the talks of both."""
@@ -72,9 +72,12 @@ class Stage:
         return next((path for path, known in found if known == token), "")
 
     async def heard(
-        self, member: str, wanted: Callable[[list[Any]], bool] = lambda _: True, within: float = 5
+        self, member: str, wanted: Callable[[list[Any]], bool] = lambda _: True, within: float = 1
     ) -> list[Any]:
-        """Wait for a signal of the manager; give its arguments."""
+        """Wait for a signal of the manager; give its arguments.
+
+        Not for long: the sweep would tell after five seconds what an event did not.
+        """
 
         def right(signal: Signal) -> bool:
             return (signal.interface, signal.member) == (MANAGER, member) and wanted(signal.body)

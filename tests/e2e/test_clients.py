@@ -113,6 +113,7 @@ async def _death(play: Stage) -> None:
     await play.server.call("close_all")
 
 
+@pytest.mark.usefixtures("people")
 async def test_glibs_object_manager_client_follows_everything(stage: MakeStage) -> None:
     """A desktop's way, as an ordinary user: added, changed, removed, and the view at each end."""
     play = await stage()
@@ -184,6 +185,7 @@ async def test_busctl_shows_the_tree_the_members_and_the_messages(stage: MakeSta
     assert "/connection" not in _output("busctl", "tree", "--list", NAME)
 
 
+@pytest.mark.usefixtures("people")
 async def test_gdbus_shows_the_members_and_the_signals(stage: MakeStage) -> None:
     """Its introspect and monitor, as an ordinary user."""
     play = await stage()

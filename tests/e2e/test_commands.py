@@ -137,7 +137,8 @@ async def test_endpoint_commands_are_refused_with_the_kernels_words(stage: MakeS
         await play.command(*add(f"10.0.8.{n}", ["subflow"]))
     before = _endpoints(play)
     refused = OURS + "KernelRefused"
-    await _refused(play, refused, "ERANGE", *add("10.0.8.9", ["subflow"]))
+    text = await _refused(play, refused, "ERANGE", *add("10.0.8.9", ["subflow"]))
+    assert "too many addresses or duplicate one: -34" in text
     await play.command("/org/mptcpd1/endpoint/8", ENDPOINT, "Remove", "a{sv}", {})
     text = await _refused(play, refused, "EBUSY", *add("10.0.8.9", ["subflow"], Id=1))
     assert "too many addresses or duplicate one: -16" in text
@@ -190,32 +191,49 @@ async def test_a_subflow_is_created_marked_and_destroyed(stage: MakeStage, famil
 
 
 async def test_twenty_parallel_joins_each_get_their_own_subflow(stage: MakeStage) -> None:
-    """All from one address, so that nothing but the source port tells them apart."""
+    """All from one address: half say from which port, half leave it to the kernel."""
     play = await stage()
     play.lab.sysctl("server", "net.mptcp.path_manager", "userspace")
     listener = await play.listener()
     _, path = await play.connection(listener)
+    ports = [*range(20001, 20011), *[0] * 10]
 
-    viewers = [await type(play.viewer).connect() for _ in range(2)]
-    try:
-        made = await asyncio.gather(
-            *(play.create_subflow(path, LocalAddress="10.0.2.1") for _ in range(10)),
-            *(
-                viewers[n % 2].call(
-                    path, CONNECTION, "CreateSubflow", "sqa{sv}", "", 0, {}, within=25
-                )
-                for n in range(10)
-            ),
+    made = await asyncio.gather(
+        *(
+            play.create_subflow(
+                path, LocalAddress="10.0.2.1", **({"LocalPort": port} if port else {})
+            )
+            for port in ports
         )
-    finally:
-        for viewer in viewers:
-            viewer.close()
+    )
 
     assert len(set(made)) == 20
+    for port, subflow in zip(ports, made, strict=True):
+        assert await play.viewer.get(subflow, SUBFLOW, "LocalAddress") == "10.0.2.1"
+        found = await play.viewer.get(subflow, SUBFLOW, "LocalPort")
+        assert found == port if port else found not in ports
     await play.agreed()
+    # One ID for the address, and one more for each of its ports that was asked for.
     ids = {row[3][0] for row in await play.subflows()}
     assert len(await play.subflows()) == 21
-    assert len(ids) == 3  # of the initial subflow, of 10.0.2.1, and of 10.0.1.1 as a joiner
+    assert len(ids) == 1 + 1 + 10
+
+
+async def test_a_peer_that_denies_joins_to_its_first_address_is_heeded(stage: MakeStage) -> None:
+    """The kernel would send such a join all the same (RFC 8684, section 3.1, flag C)."""
+    play = await stage()
+    listener = await play.listener()
+    _, free = await play.connection(listener)
+    play.lab.sysctl("server", "net.mptcp.allow_join_initial_addr_port", 0)
+    _, path = await play.connection(listener)
+
+    assert await play.viewer.get(path, CONNECTION, "DenyJoinId0") is True
+    assert await play.viewer.get(free, CONNECTION, "DenyJoinId0") is False
+    before = _counter(play, "client", "MPJoinSynTx")
+    join = _join(path, LocalAddress="10.0.2.1")
+    await _refused(play, OURS + "NotReady", "accepts no joins to its initial address", *join)
+    assert _counter(play, "client", "MPJoinSynTx") == before
+    await play.create_subflow(free, LocalAddress="10.0.2.1")
 
 
 async def test_an_address_is_announced_and_removed(stage: MakeStage) -> None:
@@ -238,11 +256,12 @@ async def test_an_address_is_announced_and_removed(stage: MakeStage) -> None:
     assert [address("server", 2), PORT] in await play.viewer.get(ROOT, MANAGER, "Listeners")
     await play.agreed()
 
+    joins = _counter(play, "client", "MPJoinSynTx")
     await play.command(
         path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 3), {"Listener": False}
     )
-    resets = _counter(play, "client", "MPJoinSynTx")
-    await eventually(lambda: _counter(play, "client", "MPJoinSynTx") >= resets)
+    await eventually(lambda: _counter(play, "client", "MPJoinSynTx") > joins)
+    await eventually(lambda: "SYN-SENT" not in play.lab.ss("client", "-tnaH"))
     assert len(await play.subflows()) == 2
 
     await play.command(path, CONNECTION, "RemoveAddress", "ya{sv}", 1, {})
@@ -339,6 +358,7 @@ async def test_an_ipv6_port_is_announced_only_without_timestamps(stage: MakeStag
     assert "7777" in play.lab.ss("server", "-tlnH")
 
 
+@pytest.mark.usefixtures("people")
 async def test_a_low_port_needs_a_capability_and_the_error_says_so(stage: MakeStage) -> None:
     """For a listener of ours and for the kernel's own."""
     play = await stage(host="server")
@@ -390,6 +410,20 @@ async def test_commands_on_an_aborted_connection_say_that_it_is_gone(stage: Make
     await play.server.call("abort", talk=pair.server)
     await eventually(lambda: not play.sockets())
     assert path in await play.viewer.managed_objects()
+
+    backup: tuple[Any, ...] = (f"{path}/subflow/1", SUBFLOW, "SetBackup", "ba{sv}", True, {})
+    await _refused(play, OURS + "NoSuchConnection", "EINVAL (invalid token)", *backup)
+    await play.heard("ConnectionClosed", lambda body: bool(body[0] == path))
+    assert path not in await play.viewer.managed_objects()
+
+
+async def test_a_join_on_an_aborted_connection_says_that_it_is_gone(stage: MakeStage) -> None:
+    """Before anything is sent: the table of IDs is read first."""
+    play = await stage()
+    listener = await play.listener()
+    pair, path = await play.connection(listener)
+    await play.server.call("abort", talk=pair.server)
+    await eventually(lambda: not play.sockets())
 
     command = _join(path, LocalAddress="10.0.2.1")
     await _refused(play, OURS + "NoSuchConnection", "invalid token", *command)

@@ -25,6 +25,8 @@ ENDPOINTS, CONNECTIONS, PATH_MANAGER = (
     f"{NAME}.{action}" for action in ("manage-endpoints", "manage-connections", "set-path-manager")
 )
 
+pytestmark = pytest.mark.usefixtures("people")
+
 # Methods that only read; whoever adds a method must put it here or have it refused to alice.
 READING = {
     f"{MANAGER}.ListConnections",
@@ -173,7 +175,7 @@ async def test_a_dialogue_opens_only_for_a_caller_who_wants_it_and_decides(
             with pytest.raises(BusError, match=DENIED):
                 await asked
         # The first line is of the second command.
-        await agent.expect(f"asked {ENDPOINTS} 'Authentication is required to change which")
+        await agent.expect(f"asked {ENDPOINTS} 'Authentication is required to change the")
 
     endpoints, *others = _kernel(play)
     assert endpoints == ("10.0.2.1 id 1 subflow \n" if answer == "approve" else "")

@@ -8,8 +8,10 @@ from dbus_next import Variant
 
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import CONNECTION, MANAGER, PORT, SUBFLOW, Stage
+from tests.lab import users
 from tests.lab.client import ROOT, BusError
 from tests.lab.hosts import SERVER
+from tests.lab.wait import eventually
 
 SENT = 50_000
 
@@ -81,3 +83,24 @@ async def test_a_join_that_nobody_waits_for_is_told_by_its_signal(stage: MakeSta
     assert body[0] == path
     assert body[-1] == "link3"
     await play.agreed()
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_connection_shows_whose_it_is(stage: MakeStage) -> None:
+    """Its user and its control group, as the kernel has them; the control is root's connection."""
+    play = await stage()
+    listener = await play.listener()
+    pair, roots = await play.connection(listener)
+    theirs = play.lab.app("client", user="alice")
+    talk, _ = await theirs.call("connect", address=SERVER[4], port=PORT)
+    await play.server.call("accept", listener=listener)
+    token = await theirs.call("token", talk=talk)
+
+    path = await eventually(lambda: play.path(token), within=1)
+
+    uids = [await play.viewer.get(p, CONNECTION, "Uid") for p in (path, roots)]
+    assert uids == [users.PEOPLE["alice"], 0]
+    shown = play.lab.ss("client", "-tnHe", "sport", "=", f":{pair.local_port}")
+    group = await play.viewer.get(roots, CONNECTION, "ControlGroup")
+    assert group > 0
+    assert "cgroup:" in shown

@@ -195,7 +195,7 @@ def test_without_the_capability_the_error_names_it() -> None:
     assert run_elsewhere([]) == ""
 
 
-@pytest.mark.usefixtures("host")
+@pytest.mark.usefixtures("host", "people")  # as anybody else it is always smaller
 def test_a_smaller_buffer_than_wished_for_is_logged() -> None:
     said = run_elsewhere(["unshare", "--user", "--map-root-user", "--net"])
 

@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from mptcpd_dbus.core import commands as c
-from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused, LimitReached
 from mptcpd_dbus.core.events import NewConnection, SubflowClosed
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
+from mptcpd_dbus.kernel import listeners as listeners_module
 from mptcpd_dbus.kernel.event_socket import EventSocket
 from mptcpd_dbus.kernel.listeners import Listeners
 from mptcpd_dbus.kernel.request_socket import RequestSocket
@@ -172,3 +174,43 @@ async def test_what_is_no_place_to_listen_is_an_invalid_argument(
 ) -> None:
     with pytest.raises(InvalidArgument):
         listeners.open(ALICE, address, port)
+
+
+@pytest.mark.parametrize("exhausted", [errno.EMFILE, errno.ENOMEM])
+async def test_a_stranger_who_cannot_be_accepted_now_is_turned_away_after_a_rest(
+    host: Host, listeners: Listeners, monkeypatch: pytest.MonkeyPatch, exhausted: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept = socket.socket.accept
+    tries: list[float] = []
+
+    def failing_at_first(sock: socket.socket) -> tuple[socket.socket, Any]:
+        tries.append(loop.time())
+        if len(tries) <= 3:
+            raise OSError(exhausted, "none left")
+        return accept(sock)
+
+    monkeypatch.setattr(listeners_module, "_REST", 0.05)
+    monkeypatch.setattr(socket.socket, "accept", failing_at_first)
+    listeners.open(ALICE, "127.0.0.9", PORT)
+    stranger = host.make_socket()
+    stranger.connect(("127.0.0.9", PORT))
+    stranger.setblocking(False)
+
+    async with asyncio.timeout(10):
+        assert await loop.sock_recv(stranger, 1) == b""
+
+    assert tries[3] - tries[0] >= 3 * 0.045
+
+
+async def test_listeners_are_bounded_and_their_users_are_not(
+    listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners_module, "LISTENERS", 1)
+    listeners.open(ALICE, "127.0.0.9", PORT)
+    listeners.open(BOB, "127.0.0.9", PORT)
+
+    with pytest.raises(LimitReached, match="1 listeners are open"):
+        listeners.open(BOB, "127.0.0.8", PORT)
+
+    assert listening() == {("127.0.0.9", PORT)}

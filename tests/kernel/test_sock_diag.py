@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from mptcpd_dbus.core import commands as c
-from mptcpd_dbus.core.errors import InvalidArgument
+from mptcpd_dbus.core.errors import DecodeError, InvalidArgument
 from mptcpd_dbus.core.events import NewConnection, NewSubflow
+from mptcpd_dbus.core.readings import ConnectionRead
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
+from mptcpd_dbus.kernel import sock_diag
+from mptcpd_dbus.kernel.diag_rows import decode_connection
 from mptcpd_dbus.kernel.event_socket import EventSocket
 from mptcpd_dbus.kernel.request_socket import RequestSocket
 from mptcpd_dbus.kernel.sock_diag import SockDiag
@@ -248,3 +251,25 @@ async def test_a_join_without_an_answer_is_pending_and_no_subflow(
     assert diag.pending(client.token, "10.0.0.1", "10.0.0.2", 444) == []
     assert diag.pending(client.token, "10.0.0.3", "10.0.0.2", 443) == []
     assert join.four_tuple not in [r.four_tuple for rows in diag.subflows() for r in rows]
+
+
+def test_a_row_of_a_dump_that_cannot_be_read_costs_itself_only(
+    host: Host,
+    diag: SockDiag,
+    events: EventSocket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host.talk(host.listen())
+    client, server = ends(events)
+
+    def all_but_one(data: bytes) -> ConnectionRead | None:
+        row = decode_connection(data)
+        if row is not None and row.token == client.token:
+            raise DecodeError("nonsense")
+        return row
+
+    monkeypatch.setattr(sock_diag, "decode_connection", all_but_one)
+
+    assert [row.token for rows in diag.connections() for row in rows] == [server.token]
+    assert caplog.text.count("a socket was left out: nonsense") == 1

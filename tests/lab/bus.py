@@ -208,7 +208,12 @@ class Agent:
         )
 
     async def __aenter__(self) -> Self:
-        await self.expect("registered")
+        try:
+            await self.expect("registered")
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
         return self
 
     async def __aexit__(

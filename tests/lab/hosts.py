@@ -139,6 +139,10 @@ class Lab:
         words = ["ip", "-n", self.namespaces[host], *map(str, arguments)]
         return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
+    def batch(self, host: Host, lines: list[str]) -> None:
+        """Have `ip` do many things on a host, in one process."""
+        _ip("".join(f"{line}\n" for line in lines), self.namespaces[host])
+
     def ss(self, host: Host, *arguments: str) -> str:
         """Return what `ss` says on a host."""
         return self.run(host, ["ss", *arguments])

@@ -43,7 +43,9 @@ def main(command: list[str]) -> int:
         os.execvp("unshare", ["unshare", *identity, *PRIVATE, "--propagation", "private", *again])  # noqa: S606 - no shell wanted
     os.umask(0o022)
     _furnish()
-    with subprocess.Popen(command[1:], env=os.environ | {MARK: "1"}) as child:
+    # pytest's usual place may be that of another user who tested here.
+    environment = os.environ | {MARK: "1", "PYTEST_DEBUG_TEMPROOT": str(SCRATCH)}
+    with subprocess.Popen(command[1:], env=environment) as child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the command itself
         while True:
             pid, status = os.wait()
