@@ -329,7 +329,14 @@ class PathManager:
         connection = self._state.connections.get(reading.token)
         if reading.table or connection is None:
             return reading
-        return replace(reading, entries=self._announced.of(connection), table=True)
+        used = {subflow.local_id for subflow in connection.subflows.values()}
+        entries = {
+            known.id: AddressEntry(known.address, known.id, known.port, known.flags)
+            for known in connection.local_addresses.values()
+            if known.id in used
+        }
+        entries |= {entry.id: entry for entry in self._announced.of(connection)}
+        return replace(reading, entries=tuple(entries.values()), table=True)
 
     def _check_alive(self, connection: Connection) -> None:
         """Raise unless *connection* still has its token, which may be another's by now."""

@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_dropped_and_logged_once(
     assert ports(events.drain()[0]) == {port}
 
 
-@pytest.mark.usefixtures("host")
+@pytest.mark.usefixtures("host", "people")  # anybody else hears of the smaller buffer as well
 def test_without_the_capability_the_error_names_it() -> None:
     error = run_elsewhere(["setpriv", "--bounding-set=-net_admin"])
 
