@@ -80,30 +80,17 @@ class ObjectTree:
 
     # What there is
 
-    def add(
-        self, path: str, target: object, interfaces: Sequence[Interface], *, announce: bool = True
-    ) -> None:
-        """Put *target* at *path*, callable at once and announced at the next flush.
-
-        With *announce* false nobody is told before `announce(path)`.
-        """
+    def add(self, path: str, target: object, interfaces: Sequence[Interface]) -> None:
+        """Put *target* at *path*, callable at once and announced at the next flush."""
         if path in self._objects or not is_path(path) or not f"{path}/".startswith(f"{ROOT}/"):
             raise ValueError(f"no object can be added at {path}")
         for interface in interfaces:
             self._prepare_signals(interface)
-        self._objects[path] = Published(path, target, interfaces)
+        self._objects[path] = self._added[path] = Published(path, target, interfaces)
         self._index(path)
         gone = self._removed.pop(path, None)
         if gone is not None:  # its removal must be told before the new one is announced
             self._replaced.append(gone)
-        if announce:
-            self.announce(path)
-
-    def announce(self, path: str) -> None:
-        """Announce at the next flush an object that was added without."""
-        published = self._objects.get(path)
-        if published is not None and not published.announced:
-            self._added[path] = published
 
     def remove(self, path: str) -> None:
         """Take the object at *path* away; it is told at the next flush, if its coming was."""

@@ -110,7 +110,9 @@ class LiveKernel:
         """Listen for *user* unless another program does, on one of the *covering* addresses."""
         own = self._listeners.inodes()
         for row in self.listeners():
-            if row.port == port and row.address in covering and row.inode not in own:
+            # One that is bound to a device hears joins over that one only.
+            others = row.interface_index == 0 and row.inode not in own
+            if others and row.port == port and row.address in covering:
                 return
         self._listeners.open(user, address, port)
 

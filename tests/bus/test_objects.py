@@ -262,13 +262,11 @@ async def test_an_object_is_callable_before_it_is_announced(
     service: Service, client: MessageBus
 ) -> None:
     heard = await subscribe(client)
-    service.tree.add(ONE, Thing(7), [service.connection], announce=False)
-    service.tree.flush()
+    service.tree.add(ONE, Thing(7), [service.connection])
 
     early = await ask(client, ONE, "org.mptcpd1.Connection", "Look")
     managed_early = await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
     assert not heard
-    service.tree.announce(ONE)
     service.tree.flush()
     await until(lambda: bool(heard))
 

@@ -209,9 +209,15 @@ class Application:
         tasks: set[asyncio.Task[None]] = set()
         tasks.add(self.loop.create_task(serve()))
 
-    async def churn(self, count: int, address: str, port: int) -> None:
-        """Open a connection to an echo, exchange a byte and close it, count times in a row."""
-        for _ in range(count):
+    async def churn(self, count: int, address: str, port: int, rate: float = 0) -> None:
+        """Open a connection to an echo, exchange a byte and close it, count times in a row.
+
+        With a rate, so many times a second if it can.
+        """
+        began = self.loop.time()
+        for number in range(count):
+            if rate:
+                await asyncio.sleep(began + number / rate - self.loop.time())
             talk, _port = await self.connect(address, port)
             await self.send(talk)
             await self.recv(talk)
