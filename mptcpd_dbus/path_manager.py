@@ -1,8 +1,4 @@
-"""Every command: what must hold, the address ID, the listener, then the kernel and its answer.
-
-A command never edits the state.  `EVENTS` and `READ_BACK` say for each what moves it: the kernel's
-events and, for what the kernel tells this side nothing of, a reading that is applied like an event.
-"""
+"""Every command: what must hold, the address ID, the listener, then the kernel and its answer."""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
@@ -10,9 +6,9 @@ import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 from mptcpd_dbus.announcements import Announcements
+from mptcpd_dbus.commander import Commander
 from mptcpd_dbus.core import commands, events, readings
 from mptcpd_dbus.core.address_ids import AddressIds
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
@@ -31,59 +27,15 @@ from mptcpd_dbus.core.errors import (
 )
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.subflow_wish import SubflowWish, complete
-from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag, is_ipv6
 from mptcpd_dbus.joins import Join, JoinKey, Joins, failure
 from mptcpd_dbus.kernel_protocol import Kernel
-
-EVENTS: dict[type[commands.Command], tuple[type[events.Event], ...]] = {
-    commands.SubflowCreate: (events.NewSubflow, events.SubflowClosed),
-    commands.SubflowDestroy: (events.SubflowClosed,),
-}
-"""The commands whose effect the kernel tells by an event."""
-
-
-def _local_addresses(kernel: Kernel, command: Any) -> readings.Reading | None:
-    return kernel.local_addresses(command.token)
-
-
-def _endpoints(kernel: Kernel, _: Any) -> readings.Reading:
-    return kernel.endpoints()
-
-
-def _flagged(kernel: Kernel, command: commands.SetFlags) -> readings.Reading | None:
-    local, remote = command.local, command.remote
-    if remote is None:
-        return kernel.endpoints()
-    four_tuple = FourTuple(local.address, local.port, remote.address, remote.port)
-    return kernel.subflow(four_tuple, mapped=local.mapped, interface_index=local.interface_index)
-
-
-READ_BACK: dict[type[commands.Command], Callable[[Kernel, Any], readings.Reading | None]] = {
-    commands.AddAddr: _endpoints,
-    commands.DelAddr: _endpoints,
-    commands.FlushAddrs: _endpoints,
-    commands.SetLimits: lambda kernel, _: kernel.limits(),
-    commands.SetFlags: _flagged,
-    commands.Announce: _local_addresses,
-    commands.Remove: _local_addresses,
-    commands.SubflowCreate: _local_addresses,
-    commands.SubflowDestroy: _local_addresses,
-}
-"""What is read back after a command, also a refused one: a refused join deletes an ID."""
 
 DEFAULT_TIMEOUT = 10.0
 MAX_TIMEOUT = 20.0  # D-Bus clients give up at 25 s, the kernel's SYN only at 127 s
 
 # How long to wait between looks at a subflow that the peer may still refuse, in seconds.
 _LOOKS = (0.001, 0.005, 0.02, 0.05, 0.1)
-
-_REFUSALS: tuple[tuple[str, type[MptcpdError]], ...] = (
-    ("invalid token", NoSuchConnection),
-    ("userspace PM not selected", NotManageable),
-    ("subflow not found", NoSuchSubflow),
-    ("address with id", NoSuchAddress),
-    ("address not found", NoSuchEndpoint),
-)
 
 
 class PathManager:
@@ -100,6 +52,7 @@ class PathManager:
         self._kernel = kernel
         self._apply = apply
         self._doubt = doubt
+        self._commander = Commander(kernel, lambda r: apply(self._with_table(r)), doubt)
         self._joins = Joins()
         self._ids = AddressIds()
         self._announced = Announcements(kernel)
@@ -169,7 +122,7 @@ class PathManager:
                 self._announced.listen(connection, entry)
             self._announced.add(connection, entry)
             try:
-                await self._execute(commands.Announce(connection.token, entry))
+                await self._commander.execute(commands.Announce(connection.token, entry))
                 self._check_alive(connection)
             except MptcpdError:
                 self._announced.withdraw(connection, chosen)
@@ -194,8 +147,8 @@ class PathManager:
                 # would find nothing to withdraw, though the peer knows the address.
                 known = entry or _in_use(connection, address_id)
                 if known is not None:
-                    await self._execute(commands.Announce(connection.token, known))
-            await self._execute(commands.Remove(connection.token, address_id))
+                    await self._commander.execute(commands.Announce(connection.token, known))
+            await self._commander.execute(commands.Remove(connection.token, address_id))
         except KernelRefused:
             if entry is not None:
                 self._announced.add(connection, entry)
@@ -220,7 +173,7 @@ class PathManager:
                 return  # the peer was quicker
         local, remote = _ends(subflow)
         try:
-            await self._execute(commands.SubflowDestroy(connection.token, local, remote))
+            await self._commander.execute(commands.SubflowDestroy(connection.token, local, remote))
         except NoSuchSubflow:
             if not announce:  # else the peer was quicker
                 raise
@@ -228,13 +181,15 @@ class PathManager:
     async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
         """Ask the peer to use *subflow* only when no other is left, or again like the others."""
         local, remote = _ends(subflow, AddressFlag.BACKUP if backup else 0)
-        await self._execute(commands.SetFlags(local, token=subflow.connection.token, remote=remote))
+        await self._commander.execute(
+            commands.SetFlags(local, token=subflow.connection.token, remote=remote)
+        )
 
     # Commands on the in-kernel path manager.
 
     async def add_endpoint(self, entry: AddressEntry) -> Endpoint:
         """Add an endpoint; give it as the kernel has it."""
-        await self._execute(commands.AddAddr(entry))
+        await self._commander.execute(commands.AddAddr(entry))
         for endpoint in self._state.endpoints.values():
             if (endpoint.entry.address, endpoint.entry.port) == (entry.address, entry.port):
                 return endpoint
@@ -243,7 +198,7 @@ class PathManager:
     async def remove_endpoint(self, endpoint: Endpoint) -> None:
         """Delete *endpoint*; subflows from its address are closed by the kernel."""
         self._check_endpoint(endpoint)
-        await self._execute(commands.DelAddr(endpoint.id))
+        await self._commander.execute(commands.DelAddr(endpoint.id))
 
     async def set_endpoint_flags(self, endpoint: Endpoint, flags: int) -> None:
         """Change *endpoint*'s flags, of which the kernel can change two."""
@@ -254,7 +209,7 @@ class PathManager:
                 "flags: only backup and fullmesh of an existing endpoint can be changed;"
                 " remove the endpoint and add it with the new flags"
             )
-        await self._execute(
+        await self._commander.execute(
             commands.SetFlags(
                 AddressEntry(entry.address, entry.id, entry.port, flags, mapped=entry.mapped)
             )
@@ -262,11 +217,11 @@ class PathManager:
 
     async def flush_endpoints(self) -> None:
         """Delete all endpoints; the limits stay."""
-        await self._execute(commands.FlushAddrs())
+        await self._commander.execute(commands.FlushAddrs())
 
     async def set_limits(self, subflows: int | None, add_addr_accepted: int | None) -> None:
         """Set the in-kernel path manager's limits; None leaves one as it is."""
-        await self._execute(commands.SetLimits(subflows, add_addr_accepted))
+        await self._commander.execute(commands.SetLimits(subflows, add_addr_accepted))
 
     def set_path_manager(self, name: str) -> None:
         """Choose the kernel's path manager for connections to come."""
@@ -300,27 +255,6 @@ class PathManager:
         )
 
     # How it is done.
-
-    async def _execute(self, command: commands.Command) -> None:
-        try:
-            await self._kernel.execute(command)
-        except KernelRefused as error:
-            raise self._named(command, error) from None
-        finally:
-            reading = READ_BACK[type(command)](self._kernel, command)
-            if reading is not None:  # else it closed meanwhile: an event or the sweep tells
-                self._apply(self._with_table(reading))
-
-    def _named(self, command: Any, error: KernelRefused) -> MptcpdError:
-        for words, kind in _REFUSALS:
-            if words in error.text:
-                if kind is NoSuchConnection:
-                    self._doubt(command.token)
-                return kind(str(error))
-        if error.errno == errno.EACCES:
-            hint = "a port below 1024 needs CAP_NET_BIND_SERVICE"
-            return KernelRefused(error.command, error.errno, f"{error.text}: {hint}")
-        return error
 
     def _with_table(self, reading: readings.Reading) -> readings.Reading:
         """Let what is remembered stand for the table of IDs where the kernel shows none."""
@@ -383,7 +317,9 @@ class PathManager:
             remote = AddressEntry(wish.remote_address, port=wish.remote_port)
             try:
                 async with self._entries_restored(connection, wish.local_address):
-                    await self._execute(commands.SubflowCreate(connection.token, local, remote))
+                    await self._commander.execute(
+                        commands.SubflowCreate(connection.token, local, remote)
+                    )
             except KernelRefused as error:
                 if error.errno == errno.ENOTCONN:
                     raise NotReady(
@@ -431,7 +367,9 @@ class PathManager:
             with suppress(MptcpdError):  # it ended by itself meanwhile
                 self._check_alive(connection)
                 async with self._entries_restored(connection, t.local_address):
-                    await self._execute(commands.SubflowDestroy(connection.token, local, remote))
+                    await self._commander.execute(
+                        commands.SubflowDestroy(connection.token, local, remote)
+                    )
 
     @asynccontextmanager
     async def _entries_restored(self, connection: Connection, address: str) -> AsyncIterator[None]:
@@ -454,7 +392,7 @@ class PathManager:
                     and self._announced.get(connection, entry.id) is entry
                 ):
                     with suppress(MptcpdError):  # the connection closed meanwhile
-                        await self._execute(commands.Announce(connection.token, entry))
+                        await self._commander.execute(commands.Announce(connection.token, entry))
 
 
 def _key(entry: AddressEntry) -> tuple[str, int]:

@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
+from mptcpd_dbus.commander import EVENTS, READ_BACK
 from mptcpd_dbus.core import commands, errors, readings
 from mptcpd_dbus.core.connections import Connection, Subflow
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
-from mptcpd_dbus.path_manager import EVENTS, READ_BACK
 from tests.world import FIRST, SECOND_ADDRESS, TOKEN, WISH, World
 
 ENDPOINT = AddressEntry(SECOND_ADDRESS, flags=AddressFlag.SUBFLOW)
