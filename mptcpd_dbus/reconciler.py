@@ -84,7 +84,7 @@ class Reconciler:
         return max(SWEEP_SECONDS, self._cost * _SHARE)
 
     async def compare(self) -> None:
-        """Make the state equal to the kernel's, in slices."""
+        """Make the state equal to the kernel's; each sleep(0) lets events and calls through."""
         clock = asyncio.get_running_loop().time
         start = clock()
         engine, kernel = self._engine, self._engine.kernel

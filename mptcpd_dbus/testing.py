@@ -126,7 +126,6 @@ class FakeKernel:
             inode=1,
             cgroup=1,
             fallback=False,
-            extra_subflows=0,
         )
         made = self.open[token] = FakeConnection(row, userspace)
         self.put(

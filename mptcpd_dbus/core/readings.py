@@ -26,7 +26,6 @@ class ConnectionRead:
     inode: int
     cgroup: int
     fallback: bool
-    extra_subflows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,6 @@ def decode_connection(payload: bytes) -> ConnectionRead | None:
         inode=inode,
         cgroup=number(_U64, payload, *found[CGROUP_ID]) if CGROUP_ID in found else 0,
         fallback=bool(number(U32, payload, start + INFO_FLAGS_AT, end) & INFO_FALLBACK),
-        extra_subflows=payload[start],
     )
 
 

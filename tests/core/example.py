@@ -30,7 +30,6 @@ ROW = ConnectionRead(
     inode=77,
     cgroup=5,
     fallback=False,
-    extra_subflows=1,
 )
 INITIAL_ROW = SubflowRead(
     TOKEN,

@@ -72,7 +72,6 @@ def test_a_connection_is_read_as_recorded(row: dict[str, Any]) -> None:
         inode=decoded["inode"],
         cgroup=1,
         fallback=bool(decoded["info"]["flags"] & 1),
-        extra_subflows=decoded["info"]["subflows"],
     )
 
 
