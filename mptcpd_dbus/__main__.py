@@ -9,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from mptcpd_dbus.config import Settings, read_command_line
-from mptcpd_dbus.core.errors import KernelRefused, NotReady
+from mptcpd_dbus.config import Settings, read_settings
+from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, NotReady
 from mptcpd_dbus.daemon import serve
 
 _LOG_SOCKET = "/dev/log"
-EX_OK, EX_UNAVAILABLE, EX_SOFTWARE = 0, 69, 70
+EX_OK, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 0, 69, 70, 78
 
 _log = logging.getLogger("mptcpd_dbus")
 
@@ -26,7 +26,11 @@ COLLECTOR_THRESHOLDS = (2_000, 10, 100_000)
 
 def main() -> int:
     """Run the daemon; give its exit status."""
-    settings = read_command_line(sys.argv[1:])
+    try:
+        settings = read_settings(sys.argv[1:])
+    except ConfigurationError as error:
+        sys.stderr.write(f"mptcpd-dbus: {error}\n")  # where else to log is what it says
+        return EX_CONFIG
     try:
         _log_to(settings)
     except OSError as error:
@@ -38,6 +42,9 @@ def main() -> int:
     except (NotReady, KernelRefused) as error:
         _log.error("%s", error)
         return EX_UNAVAILABLE
+    except ConfigurationError as error:
+        _log.error("%s", error)
+        return EX_CONFIG
     except Exception:  # noqa: BLE001 # the last place that can log it
         _log.exception("internal error")
         return EX_SOFTWARE

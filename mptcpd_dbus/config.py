@@ -1,33 +1,166 @@
-"""The settings of the daemon, from the command line."""
+"""The settings of the daemon, from the configuration files and the command line.
+
+The command line wins key by key, and lists are replaced, never merged.  Each value is judged where
+it stands, also one that another replaces: nothing wrong is passed over in silence.  Options, keys
+and their values are those of mptcpd(8), so that its mptcpd.conf can be used as it is.
+"""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import argparse
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from mptcpd_dbus import __version__
+from mptcpd_dbus.config_file import KEYS, Section, plugin_sections, quoted, read
+from mptcpd_dbus.core.errors import ConfigurationError
 
+FILE = Path("/etc/mptcpd-dbus/mptcpd-dbus.conf")
+PLUGIN_DIR = "/usr/lib/mptcpd-dbus"
 EX_USAGE = 64  # <sysexits.h>
+
+AddrFlag = Literal["subflow", "signal", "backup", "fullmesh"]
+NotifyFlag = Literal["existing", "skip_link_local", "skip_loopback", "check_route"]
+
+_NAME = re.compile("[A-Za-z0-9_]+")
+# A device's name has no white space, / or : in it, see dev_valid_name() of the kernel.
+_GLOB = re.compile(r"(\[[^]\s/:]+\]|[^][\s/:])+")
+
+
+def _split(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    words = [word.strip() for word in text.split(",")] if text else []
+    if "" in words:
+        raise ValueError("a word is missing beside a comma")
+    return tuple(dict.fromkeys(words))
+
+
+def _none_if_empty(value: object) -> object:
+    return value or None
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has letters, digits and _ only")
+    return name
+
+
+def _name_or_none(name: str) -> str:
+    return _name(name) if name else name
+
+
+def _bus(bus: str) -> str:
+    if bus not in ("system", "session") and ":" not in bus:
+        raise ValueError("give system, session, or a D-Bus address as unix:path=/run/bus")
+    return bus
+
+
+def _possible(flags: tuple[AddrFlag, ...]) -> tuple[AddrFlag, ...]:
+    if {"signal", "fullmesh"} <= set(flags):
+        raise ValueError("the kernel takes signal or fullmesh, not both")
+    return flags
+
+
+def _pattern(pattern: str) -> str:
+    kind, colon, rest = pattern.partition(":")
+    if kind == "prefix":
+        ipaddress.ip_network(rest)  # its ValueError says what is wrong
+    elif colon and kind not in ("name", "kind"):
+        raise ValueError("give name:GLOB or GLOB, kind:GLOB, or prefix:ADDRESS/LENGTH")
+    elif not _GLOB.fullmatch(rest if colon else pattern):
+        raise ValueError("a glob has no white space, no / and no [ or ] alone")
+    return pattern
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
-    """Checked settings."""
+    """Checked settings; `arguments` are those of the command line, to read all of it again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bus: str = "system"
+    bus: Annotated[str, AfterValidator(_bus)] = "system"
     log: Literal["stderr", "syslog", "journal", "null"] = "stderr"
     debug: bool = False
     netlink_buffer: Annotated[int, Field(ge=4096, le=1 << 30)] = 64 << 20
+    plugin_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    path_manager: Annotated[str, AfterValidator(_name_or_none)] = ""
+    addr_flags: Annotated[
+        tuple[AddrFlag, ...], BeforeValidator(_split), AfterValidator(_possible)
+    ] = ()
+    notify_flags: Annotated[frozenset[NotifyFlag], BeforeValidator(_split)] = frozenset()
+    load_plugins: Annotated[
+        tuple[Name, ...] | None, BeforeValidator(_none_if_empty), BeforeValidator(_split)
+    ] = None
+    allow: Patterns = ()
+    deny: Patterns = ()
+    plugins: Mapping[str, Section] = {}
+    arguments: tuple[str, ...] = ()
 
-    @field_validator("bus")
-    @classmethod
-    def _names_a_bus(cls, bus: str) -> str:
-        if bus not in ("system", "session") and ":" not in bus:
-            raise ValueError("give system, session, or a D-Bus address as unix:path=/run/bus")
-        return bus
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Read the command line and the files; ConfigurationError names file and line.
+
+    What is wrong with *arguments* themselves ends the process with status 64; arguments that were
+    read once can be read again.
+    """
+    given = _read_command_line(arguments)
+    config = given.pop("config", None)
+    entries = read(config or FILE, required=config is not None)
+    values: dict[str, Any] = {}
+    plugin_dir_stands = "--plugin-dir"
+    for _, key, text, where in (entry for entry in entries if entry.section in KEYS):
+        name = key.replace("-", "_")
+        try:
+            values[name] = _judge(name, text)
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: {key}={quoted(text)}: {error}") from None
+        if name == "plugin_dir" and name not in given:
+            plugin_dir_stands = f"{where}: {key}"
+    plugins = plugin_sections(entries)
+    settings = Settings(**values | given, plugins=plugins, arguments=tuple(arguments))
+    if settings.plugin_dir:
+        _check_language(settings.plugin_dir, plugin_dir_stands)
+    return settings
+
+
+def _judge(name: str, value: object) -> object:
+    """Give the value as its setting has it; the ValueError says what it should have been."""
+    try:
+        return getattr(Settings.model_validate({name: value}), name)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        words = first["msg"].removeprefix("Value error, ")
+        # A longer location means that one word of a list is wrong.
+        raise ValueError(
+            f"{quoted(first['input'])}: {words}" if len(first["loc"]) > 1 else words
+        ) from None
+
+
+def _check_language(directory: Path, where: str) -> None:
+    try:
+        suffixes = {path.suffix for path in directory.iterdir()}
+    except OSError:
+        return  # whoever loads from there says why it cannot be done
+    if ".so" in suffixes and ".py" not in suffixes:
+        raise ConfigurationError(
+            f"{where}={directory} has plugins of the C daemon (.so); those of this one are Python"
+            f" files, by default in {PLUGIN_DIR}"
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,39 +168,79 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def read_command_line(arguments: Sequence[str]) -> Settings:
-    """Read *arguments*; exit with status 64 and a word about what is wrong."""
+class _ShowUsage(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.print_usage()
+        parser.exit()
+
+
+def _read_command_line(arguments: Sequence[str]) -> dict[str, Any]:
+    """Give the settings that stand there, and `config`."""
+    parser = _parser()
+    given: dict[str, Any] = {}
+    for name, values in vars(parser.parse_args(arguments)).items():
+        option = "--" + name.replace("_", "-")
+        for value in values or ():
+            if value == "" and name not in ("addr_flags", "notify_flags"):
+                parser.error(f"{option} needs a value")
+            try:
+                given[name] = Path(value) if name == "config" else _judge(name, value)
+            except ValueError as error:
+                parser.error(f"{option}={quoted(value)}: {error}")
+    return given
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         "mptcpd-dbus",
+        add_help=False,
         description="Multipath TCP path management on D-Bus: publishes every MPTCP connection of"
         " this network namespace on the bus and takes path-manager commands from it.",
-        epilog="Exit status: 0 clean stop, 64 usage, 69 MPTCP or the bus not available, 70"
-        " internal error.",
+        epilog="What is given here wins over the configuration file. Exit status: 0 clean stop,"
+        " 64 usage, 69 MPTCP or the bus not available, 70 internal error, 78 configuration.",
     )
-    parser.add_argument(
+
+    def option(*names: str, metavar: str, words: str) -> None:
+        # All values are kept, since each is judged; the last one wins.
+        parser.add_argument(*names, metavar=metavar, help=words, action="append")
+
+    option("--config", metavar="FILE", words=f"configuration file (default: {FILE})")
+    option("--plugin-dir", metavar="DIR", words=f"where plugins are (default: {PLUGIN_DIR})")
+    option(
+        "--load-plugins",
+        metavar="A,B",
+        words="the plugins to load, in this order (default: all that are there)",
+    )
+    option("--path-manager", metavar="NAME", words="the default policy, by its name")
+    option(
+        "--addr-flags",
+        metavar="F,..",
+        words=f"flags of endpoints that plugins make: {', '.join(get_args(AddrFlag))}",
+    )
+    option(
+        "--notify-flags",
+        metavar="F,..",
+        words=f"what plugins hear of addresses: {', '.join(get_args(NotifyFlag))}",
+    )
+    option(
         "--bus",
         metavar="BUS",
-        help="where to be found: system (the default), session, or a D-Bus address",
+        words="where to be found: system (the default), session, or a D-Bus address",
     )
-    parser.add_argument(
+    option(
         "-l",
         "--log",
         metavar="WHERE",
-        help="where to log: stderr (the default), syslog, journal or null",
+        words="where to log: stderr (the default), syslog, journal or null",
     )
-    parser.add_argument("-d", "--debug", action="store_true", help="log every event")
-    parser.add_argument(
+    option(
         "--netlink-buffer",
         metavar="BYTES",
-        help="receive buffer for kernel events, 832 bytes each; the kernel doubles it"
+        words="receive buffer for kernel events, 832 bytes each; the kernel doubles it"
         " (default: 67108864, room for 160,000 events)",
     )
+    parser.add_argument("-d", "--debug", action="append_const", const=True, help="log every event")
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
-    given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        parser.error(f"{option}={first['input']}: {first['msg'].removeprefix('Value error, ')}")
-        raise AssertionError from None  # error() has exited
+    parser.add_argument("-?", "-h", "--help", action="help", help="show this and exit")
+    parser.add_argument("--usage", action=_ShowUsage, nargs=0, help="show the usage and exit")
+    return parser

@@ -7,15 +7,18 @@ read, then the events that came meanwhile, then the name is claimed.
 
 import asyncio
 import logging
+import os
 import signal
+import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from mptcpd_dbus import __version__, systemd
 from mptcpd_dbus.bus.edge import BusEdge
 from mptcpd_dbus.bus.error_names import BusError
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.config import Settings
-from mptcpd_dbus.core.errors import NotReady
+from mptcpd_dbus.core.errors import MptcpdError, NotReady
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.event_reader import EventReader
@@ -23,6 +26,9 @@ from mptcpd_dbus.kernel.event_socket import EventSocket
 from mptcpd_dbus.kernel.features import features
 from mptcpd_dbus.kernel.live import LiveKernel
 from mptcpd_dbus.kernel.rtnl import RouteMonitor
+from mptcpd_dbus.policy.host import PolicyHost
+from mptcpd_dbus.policy.source import open_source
+from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.reconciler import Reconciler
 
 _log = logging.getLogger(__name__)
@@ -47,6 +53,8 @@ async def _serve(settings: Settings) -> None:
         stack.callback(socket.close)
         kernel = LiveKernel()
         stack.callback(kernel.close)
+        if not kernel.settings().enabled:
+            raise NotReady("MPTCP is off in this network namespace: sysctl net.mptcp.enabled=1")
         engine = Engine(State(), kernel)
         reader = EventReader(socket, engine)
         reconciler = Reconciler(engine, reader.drain)
@@ -62,10 +70,17 @@ async def _serve(settings: Settings) -> None:
             _log.warning("joins to an announced address will fail: %s", refused)
         reader.drain()  # our own listeners are no news to who asks after the start
 
+        watch = Watch(_note())
+        policies = PolicyHost(engine, settings, lambda s: open_source(s, watch), watch)
+        engine.steer_by(policies)
+        stack.push_async_callback(policies.stop)
+        await policies.start()
+
         found = features(kernel.settings())
         for feature in (name for name, there in found.items() if not there):
             _log.warning("this kernel has no %s", feature)
-        bus = BusEdge(settings.bus, engine, tuple(name for name, there in found.items() if there))
+        there = tuple(name for name, there in found.items() if there)
+        bus = BusEdge(settings.bus, engine, there, policies)
         await bus.connect()
         stack.callback(bus.close)
         try:
@@ -77,7 +92,37 @@ async def _serve(settings: Settings) -> None:
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
         stack.callback(systemd.notify, "STOPPING=1")
         work = (reconciler.run(), bus.keep(), systemd.feed_watchdog())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, policies)
         tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
         for task in tasks:
             stack.callback(task.cancel)
         await asyncio.gather(*tasks)
+
+
+def _note() -> Path | None:
+    """Give the file that outlives the daemon until the next boot, if the service manager has one.
+
+    See RuntimeDirectory= in systemd.exec(5).
+    """
+    directory = os.environ.get("RUNTIME_DIRECTORY")
+    return Path(directory, "plugin-at-work") if directory else None
+
+
+def _reload(policies: PolicyHost) -> None:
+    """Read the configuration again (SIGHUP), and tell the service manager when that is done."""
+
+    async def reload() -> None:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={now}")
+        try:
+            await policies.reload_configuration()
+            _log.info("the configuration was read again")
+        except MptcpdError as error:
+            _log.error("the old configuration stays in force: %s", error)
+        systemd.notify("READY=1")
+
+    _reloads.add(task := asyncio.ensure_future(reload()))
+    task.add_done_callback(_reloads.discard)
+
+
+_reloads: set[asyncio.Task[None]] = set()

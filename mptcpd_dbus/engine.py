@@ -1,6 +1,6 @@
-"""The walk of an event: state, publisher, path manager, in kernel order and without waiting.
+"""The walk of an event: state, publisher, path manager, policies, in kernel order, without waiting.
 
-Every event and every reading passes `_step`; nothing else changes the state.
+Every event and every reading passes `step`; nothing else changes the state.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -32,6 +32,13 @@ class Publisher(Protocol):
         """Send what has come together."""
 
 
+class Policies(Protocol):
+    """What the engine asks of the policy host."""
+
+    def post(self, what: events.Event | readings.Reading, change: Change) -> None:
+        """Queue *what*, which has just changed the state, for whom it concerns."""
+
+
 class Engine:
     """Owns the state; hands each event on, and completes what the events leave out."""
 
@@ -43,6 +50,7 @@ class Engine:
         self.wake = asyncio.Event()
         self.sweeps = 0
         self._publisher: Publisher | None = None
+        self._policies: Policies | None = None
         self._fresh: list[Connection] = []
         self._settling = False
 
@@ -50,15 +58,19 @@ class Engine:
         """Publish to *publisher* from now on, which shows what there is already."""
         self._publisher = publisher
 
+    def steer_by(self, policies: Policies) -> None:
+        """Hand everything to *policies* from now on, after the publisher."""
+        self._policies = policies
+
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
         """Take a batch in, in order, then settle."""
         for what in batch:
-            self._step(what)
+            self.step(what)
         self.settle()
 
     def take(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, and settle at the end of this turn of the loop."""
-        self._step(what)
+        self.step(what)
         if not self._settling:
             self._settling = True
             asyncio.get_running_loop().call_soon(self.settle)
@@ -82,15 +94,19 @@ class Engine:
         if self._publisher is not None:
             self._publisher.flush()
 
-    def _step(self, what: events.Event | readings.Reading) -> None:
+    def step(self, what: events.Event | readings.Reading) -> None:
+        """Take one thing in, within a batch."""
         if isinstance(what, readings.Reading):
             change = self.state.apply(what)
-            if change is not None and self._publisher is not None:
-                self._publisher.show(change)
+            if change is not None:
+                if self._publisher is not None:
+                    self._publisher.show(change)
+                if self._policies is not None:
+                    self._policies.post(what, change)
             return
         _log.debug("%s", what)
         for implied in self.state.implied_by(what):
-            self._step(implied)
+            self.step(implied)
         change = self.state.apply(what)
         if change is None:
             return
@@ -101,13 +117,15 @@ class Engine:
         if self._publisher is not None:
             self._publisher.publish(what, change)
         self.pm.notice(what, change)
+        if self._policies is not None:
+            self._policies.post(what, change)
 
     def _complete(self, connection: Connection) -> None:
         """Read what no event tells: user, control group, path manager and its address IDs."""
         if connection.uid is None:
             row = self.kernel.connection(connection.token)
             if row is not None:
-                self._step(row)
+                self.step(row)
         addresses = self.kernel.local_addresses(connection.token)
         if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
-            self._step(addresses)
+            self.step(addresses)

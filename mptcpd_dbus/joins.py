@@ -7,8 +7,10 @@ event between these ends whose source port is new.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from errno import ECANCELED
 from os import strerror
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -31,6 +33,9 @@ RESET_REASONS = (
 
 _REFUSED, _TIMED_OUT, _UNREACHABLE = 111, 110, 113
 
+GIVEN_UP = ECANCELED
+"""The error of a join that we ended ourselves; the kernel uses another one for that."""
+
 
 class JoinKey(NamedTuple):
     """What an event and a request have in common."""
@@ -45,12 +50,14 @@ class Join:
     """One join on its way; its events arrive in `outcome`, None for the connection's end.
 
     `before` holds the source ports that older subflows and joins between its addresses have,
-    `made` the 4-tuple under which it was seen.
+    `made` the 4-tuple under which it was seen; `unheard` says that it was sent and no event has
+    come.
     """
 
     def __init__(self, connection: Connection, key: JoinKey, local_port: int) -> None:
         self._local_port = local_port
         self.made: FourTuple | None = None
+        self.unheard = False
         self.before = {
             t.local_port
             for t in connection.subflows
@@ -70,12 +77,23 @@ class Join:
             return local_port == self._local_port
         return local_port not in self.before
 
+    def hear(self, event: events.NewSubflow | events.SubflowClosed | None) -> None:
+        """Pass *event* on to whoever waits."""
+        self.unheard = False
+        self.outcome.put_nowait(event)
+
 
 class Joins:
-    """All joins on their way; `notice` hears every event."""
+    """All joins on their way; `notice` hears every event.
+
+    Those that nobody waits for (any more) are remembered by their ends until the connection closes;
+    None stands for any ends, where there may be joins from before our time.  A join that another
+    program sends between the same ends at the same time is not told from ours.
+    """
 
     def __init__(self) -> None:
         self._joins: dict[int, dict[JoinKey, Join]] = {}
+        self._left: defaultdict[int, set[JoinKey | None]] = defaultdict(set)
         self._turns: WeakValueDictionary[JoinKey, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -91,24 +109,44 @@ class Joins:
             try:
                 yield join
             finally:
+                if join.unheard:
+                    self.leave(key)
                 joins = self._joins[key.token]
                 del joins[key]
                 if not joins:
                     del self._joins[key.token]
 
+    def leave(self, key: JoinKey) -> None:
+        """Remember that nobody waits for a join between these ends."""
+        self._left[key.token].add(key)
+
+    def inherit(self, token: int) -> None:
+        """Remember that the connection is older than we are."""
+        self._left[token].add(None)
+
+    def left(self, key: JoinKey) -> bool:
+        """Whether there may be a join between these ends that nobody waits for."""
+        return not {key, None}.isdisjoint(self._left.get(key.token, ()))
+
+    def known(self, token: int) -> Iterator[tuple[JoinKey, Join | None]]:
+        """Give the ends between which joins of a connection may be on their way, and who waits."""
+        waiting = self._joins.get(token, {})
+        for key in {*waiting, *self._left.get(token, ())}:
+            if key is not None:
+                yield key, waiting.get(key)
+
     def notice(self, event: events.Event) -> None:
         """Hand *event* to the join that it is about, if any."""
-        if not self._joins:
-            return
         if isinstance(event, events.NewSubflow | events.SubflowClosed):
             t = event.four_tuple
             key = JoinKey(event.token, t.local_address, t.remote_address, t.remote_port)
             join = self._joins.get(event.token, {}).get(key)
             if join is not None and join.concerns(event):
-                join.outcome.put_nowait(event)
+                join.hear(event)
         elif isinstance(event, events.ConnectionClosed):
             for join in self._joins.get(event.token, {}).values():
-                join.outcome.put_nowait(None)
+                join.hear(None)
+            self._left.pop(event.token, None)
 
 
 def failure(event: events.SubflowClosed, *, accepted: bool) -> SubflowFailed:
@@ -119,6 +157,8 @@ def failure(event: events.SubflowClosed, *, accepted: bool) -> SubflowFailed:
         why = "timed out: no answer to the SYN"
     elif event.error == _UNREACHABLE:
         why = "unreachable: no way to that address over this path"
+    elif event.error == GIVEN_UP:
+        why = "its local address was given up meanwhile"
     elif event.reset_reason is not None:
         name = (
             RESET_REASONS[event.reset_reason]

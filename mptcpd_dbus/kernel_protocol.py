@@ -18,7 +18,10 @@ from mptcpd_dbus.core.types import FourTuple
 
 
 class Kernel(Protocol):
-    """Commands are awaited; look-ups answer at once (5-40 us); dumps come in slices."""
+    """Commands are awaited; look-ups answer at once (5-40 us); dumps come in slices.
+
+    Commands on a connection do not suspend their caller, so that nothing comes between two of them.
+    """
 
     async def execute(self, command: Command) -> None:
         """Run *command*; raise KernelRefused with the kernel's errno and words."""
@@ -72,12 +75,16 @@ class Kernel(Protocol):
         """Read the counters of a subflow (struct tcp_info, <linux/tcp.h>)."""
 
     def open_listener(
-        self, user: Hashable, address: str, port: int, covering: frozenset[str]
-    ) -> None:
+        self, user: Hashable, address: str, port: int, covering: frozenset[str] = frozenset()
+    ) -> int:
         """Listen for *user* unless another program does, on one of the *covering* addresses.
 
-        Raise KernelRefused naming what to do.
+        Give the port: the kernel chooses one for port 0, another one each time.  What a user opens
+        twice counts twice.  Raise KernelRefused naming what to do.
         """
+
+    def release_listener(self, user: Hashable, address: str, port: int) -> None:
+        """Undo one opening by *user*; raise InvalidArgument where there is none."""
 
     def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*; the last user of a listener closes it."""

@@ -11,6 +11,7 @@ from mptcpd_dbus.announcements import Announcements
 from mptcpd_dbus.commander import Commander
 from mptcpd_dbus.core import commands, events, readings
 from mptcpd_dbus.core.address_ids import AddressIds
+from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
 from mptcpd_dbus.core.endpoints import Endpoint
 from mptcpd_dbus.core.errors import (
@@ -27,12 +28,15 @@ from mptcpd_dbus.core.errors import (
 )
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.subflow_wish import SubflowWish, complete
-from mptcpd_dbus.core.types import AddressEntry, AddressFlag, is_ipv6
-from mptcpd_dbus.joins import Join, JoinKey, Joins, failure
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
+from mptcpd_dbus.joins import GIVEN_UP, Join, JoinKey, Joins, failure
 from mptcpd_dbus.kernel_protocol import Kernel
+from mptcpd_dbus.pace import Pace
 
 DEFAULT_TIMEOUT = 10.0
 MAX_TIMEOUT = 20.0  # D-Bus clients give up at 25 s, the kernel's SYN only at 127 s
+
+_BROADCAST = "255.255.255.255"
 
 # How long to wait between looks at a subflow that the peer may still refuse, in seconds.
 _LOOKS = (0.001, 0.005, 0.02, 0.05, 0.1)
@@ -56,12 +60,14 @@ class PathManager:
         self._joins = Joins()
         self._ids = AddressIds()
         self._announced = Announcements(kernel)
+        self._pace = Pace()
 
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
         self._joins.notice(event)
         if isinstance(event, events.ConnectionClosed) and change.connection is not None:
             self._announced.close(change.connection)
+            self._ids.close(change.connection)
 
     # Commands on a connection, under the userspace path manager.
 
@@ -69,6 +75,7 @@ class PathManager:
         self, connection: Connection, wish: SubflowWish, seconds: float = DEFAULT_TIMEOUT
     ) -> Subflow:
         """Join from a local to a remote address and wait until both ends have accepted it."""
+        await self._pace.keep()
         wish, index = self._completed(connection, wish)
         self._refresh(connection)
         key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
@@ -79,9 +86,11 @@ class PathManager:
                 self._joins.begin(connection, key, wish.local_port) as join,
             ):
                 self._check_alive(connection)  # its turn may have come late
-                join.before |= {
-                    row.four_tuple.local_port for row in self._kernel.pending_joins(*key)
-                }
+                if self._joins.left(key):  # a look costs nearly a millisecond
+                    join.before |= {
+                        row.four_tuple.local_port for row in self._kernel.pending_joins(*key)
+                    }
+                join.unheard = True
                 await self._send_join(connection, wish, index)
                 return await self._outcome(connection, join)
         except TimeoutError:
@@ -94,8 +103,12 @@ class PathManager:
 
     async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
         """Join, and return when the SYN is on its way; an event tells the outcome."""
+        await self._pace.keep()
         wish, index = self._completed(connection, wish)
         self._refresh(connection)
+        self._joins.leave(
+            JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
+        )
         await self._send_join(connection, wish, index)
 
     async def announce_address(
@@ -114,8 +127,9 @@ class PathManager:
                 " (no room for the option, the kernel drops it silently): announce it without"
                 " a port, or set net.ipv4.tcp_timestamps=0"
             )
+        await self._pace.keep()
         self._refresh(connection)
-        with self._ids.reserved(connection, (address, port), address_id) as chosen:
+        with self._ids.in_flight(connection, (address, port), address_id) as chosen:
             entry = AddressEntry(address, chosen, port, AddressFlag.SIGNAL)
             before = self._announced.get(connection, chosen)
             if listener:
@@ -137,8 +151,14 @@ class PathManager:
         return announced
 
     async def remove_address(self, connection: Connection, address_id: int) -> None:
-        """Send RM_ADDR (RFC 8684, section 3.4.2) for a local address ID."""
+        """Send RM_ADDR (RFC 8684, section 3.4.2) for a local address ID.
+
+        The peer closes the subflows to it.  Whoever needs an ID later gets another one, while there
+        are any that the connection has never used.
+        """
+        await self._pace.keep()
         self._refresh(connection)
+        self._ids.withdraw(connection, address_id)
         # Forgotten first, so that no join that fails meanwhile announces it again.
         entry = self._announced.withdraw(connection, address_id)
         try:
@@ -160,30 +180,94 @@ class PathManager:
         if entry is not None:
             self._announced.silence(connection, entry)
 
-    async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
-        """Close *subflow*; with *announce*, first tell the peer that its address is gone.
+    async def abandon(self, connection: Connection, address_id: int) -> None:
+        """Give up a local address whose path is dead: leave no subflow and no join from it.
 
         The order matters: a peer that is told stops sending into the dead path within
-        milliseconds, one that is not retransmits for half a second.
+        milliseconds, one that is not retransmits for half a second.  What is gone already is well.
+        The last subflow goes, too: the connection lives on without any, and either side can rescue
+        it by a new one until the kernel's net.mptcp.close_timeout is over.
         """
-        connection = subflow.connection
-        if announce:
-            await self.remove_address(connection, subflow.local_id)
-            if subflow.four_tuple not in connection.subflows:
-                return  # the peer was quicker
-        local, remote = _ends(subflow)
+        refused: KernelRefused | None = None
         try:
-            await self._commander.execute(commands.SubflowDestroy(connection.token, local, remote))
-        except NoSuchSubflow:
-            if not announce:  # else the peer was quicker
-                raise
+            await self.remove_address(connection, address_id)
+        except NoSuchAddress:
+            pass
+        except KernelRefused as error:
+            refused = error
+        # Nothing may come in between that takes time.
+        for subflow in [s for s in connection.subflows.values() if s.local_id == address_id]:
+            with suppress(NoSuchSubflow):
+                await self._destroy(subflow)
+        for key, join in list(self._joins.known(connection.token)):
+            for row in self._kernel.pending_joins(*key):
+                if row.local_id == address_id:
+                    await self._end_pending(connection, row.four_tuple, mapped=row.mapped)
+                    if join is not None and join.may_be(row.four_tuple.local_port):
+                        join.hear(events.SubflowClosed(key.token, row.four_tuple, error=GIVEN_UP))
+        if refused is not None:
+            raise refused
+
+    async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
+        """Close *subflow*; with *announce*, give up its address with all subflows from it."""
+        if announce:
+            await self.abandon(subflow.connection, subflow.local_id)
+            return
+        await self._pace.keep()
+        await self._destroy(subflow)
 
     async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
         """Ask the peer to use *subflow* only when no other is left, or again like the others."""
+        await self._pace.keep()
         local, remote = _ends(subflow, AddressFlag.BACKUP if backup else 0)
         await self._commander.execute(
             commands.SetFlags(local, token=subflow.connection.token, remote=remote)
         )
+
+    # Address IDs for policies, unlike mptcpd's per connection, and with a source port another one:
+    # to the kernel (RFC 8684, section 3.2), IDs are the connection's, and an address and port is
+    # another entry than the address alone (measured).
+
+    def address_id(self, connection: Connection, address: str, port: int = 0) -> int:
+        """Give the ID that *address* has, else the lowest free one.
+
+        It is kept for *address* until the connection closes, the address is removed, or the kernel,
+        which gives IDs to addresses that the peer joins, gives it away.
+        """
+        self._refresh(connection)
+        return self._ids.reserve(connection, (address, port))
+
+    def map_address_id(
+        self, connection: Connection, address: str, address_id: int, port: int = 0
+    ) -> None:
+        """Use *address_id* for *address* from now on; the one that was kept for it is free."""
+        self._refresh(connection)
+        self._ids.assign(connection, (address, port), address_id)
+
+    def forget_address_id(self, connection: Connection, address: str, port: int = 0) -> int:
+        """Keep no ID for *address* any more; give the one that was kept, or 0."""
+        self._check_alive(connection)
+        return self._ids.forget(connection, (address, port))
+
+    # Listeners for policies, by name.
+
+    def listen(self, user: str, address: str, port: int = 0) -> int:
+        """Have an MPTCP socket listen for joins; give its port, which the kernel chooses for 0.
+
+        What is listened on twice ends with the second `unlisten`.
+        """
+        place = read_address("address", address)
+        if place == _BROADCAST:
+            raise InvalidArgument(f"address: {address!r} is not the address of one host")
+        return self._kernel.open_listener(user, place, port)
+
+    def unlisten(self, user: str, address: str, port: int) -> None:
+        """Undo one `listen`; the last one to do so closes the socket."""
+        self._kernel.release_listener(user, read_address("address", address), port)
+
+    def unlisten_all(self, user: str) -> None:
+        """Undo every `listen` of *user*."""
+        self._kernel.close_listener(user)
 
     # Commands on the in-kernel path manager.
 
@@ -229,9 +313,13 @@ class PathManager:
         self._apply(self._kernel.settings())
 
     def adopt_announced(self) -> list[KernelRefused]:
-        """Listen again on what was announced before a restart; give what failed."""
+        """Listen again on what was announced before a restart; give what failed.
+
+        Joins that were sent before it may be on their way, too.
+        """
         failed = []
         for connection in self._state.connections.values():
+            self._joins.inherit(connection.token)
             for known in connection.local_addresses.values():
                 if known.flags & AddressFlag.SIGNAL:
                     entry = AddressEntry(known.address, known.id, known.port, known.flags)
@@ -296,6 +384,7 @@ class PathManager:
 
     def _refresh(self, connection: Connection) -> None:
         """Read the ID table anew: the kernel allocates and frees IDs by itself."""
+        self._check_alive(connection)
         reading = self._kernel.local_addresses(connection.token)
         if reading is None:
             self._doubt(connection.token)
@@ -312,7 +401,7 @@ class PathManager:
     async def _send_join(self, connection: Connection, wish: SubflowWish, index: int) -> None:
         key = (wish.local_address, wish.local_port)
         flags = AddressFlag.BACKUP if wish.backup else 0
-        with self._ids.reserved(connection, key) as address_id:
+        with self._ids.in_flight(connection, key) as address_id:
             local = AddressEntry(wish.local_address, address_id, wish.local_port, flags, index)
             remote = AddressEntry(wish.remote_address, port=wish.remote_port)
             try:
@@ -362,14 +451,23 @@ class PathManager:
         for t, mapped in ends:
             if not join.may_be(t.local_port):
                 continue
-            local = AddressEntry(t.local_address, port=t.local_port, mapped=mapped)
-            remote = AddressEntry(t.remote_address, port=t.remote_port, mapped=mapped)
-            with suppress(MptcpdError):  # it ended by itself meanwhile
-                self._check_alive(connection)
-                async with self._entries_restored(connection, t.local_address):
-                    await self._commander.execute(
-                        commands.SubflowDestroy(connection.token, local, remote)
-                    )
+            await self._end_pending(connection, t, mapped=mapped)
+
+    async def _end_pending(self, connection: Connection, t: FourTuple, *, mapped: bool) -> None:
+        local = AddressEntry(t.local_address, port=t.local_port, mapped=mapped)
+        remote = AddressEntry(t.remote_address, port=t.remote_port, mapped=mapped)
+        with suppress(MptcpdError):  # it ended by itself meanwhile
+            self._check_alive(connection)
+            async with self._entries_restored(connection, t.local_address):
+                await self._commander.execute(
+                    commands.SubflowDestroy(connection.token, local, remote)
+                )
+
+    async def _destroy(self, subflow: Subflow) -> None:
+        local, remote = _ends(subflow)
+        await self._commander.execute(
+            commands.SubflowDestroy(subflow.connection.token, local, remote)
+        )
 
     @asynccontextmanager
     async def _entries_restored(self, connection: Connection, address: str) -> AsyncIterator[None]:

@@ -6,13 +6,14 @@ errno and the words of Linux 6.18 (`mptcp_pm` family, <linux/mptcp_pm.h>).
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, NoReturn, TypeVar
 
 from mptcpd_dbus.core import commands, events
-from mptcpd_dbus.core.errors import KernelRefused
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
 from mptcpd_dbus.core.readings import (
     ConnectionRead,
     EndpointsRead,
@@ -78,7 +79,7 @@ class FakeKernel:
         self.executed: list[commands.Command] = []
         self.open: dict[int, FakeConnection] = {}
         self.app_listeners: set[tuple[str, int]] = set()
-        self.own_listeners: dict[tuple[str, int], set[Hashable]] = {}
+        self.own_listeners: dict[tuple[str, int], Counter[Hashable]] = {}
         self.timestamps = True
         self._endpoints: dict[int, AddressEntry] = {}
         self._limits = LimitsRead(subflows=2, add_addr_accepted=0)
@@ -402,21 +403,40 @@ class FakeKernel:
         return {"rtt": 0} if row else None
 
     def open_listener(
-        self, user: Hashable, address: str, port: int, covering: frozenset[str]
-    ) -> None:
+        self, user: Hashable, address: str, port: int, covering: frozenset[str] = frozenset()
+    ) -> int:
         """Listen for *user* unless an application does."""
         if any((place, port) in self.app_listeners for place in covering):
-            return
+            return port
+        if (address, port) in self.app_listeners:
+            text = f"{address} port {port}: another socket listens there"
+            raise KernelRefused("listen", errno.EADDRINUSE, text)
+        if not port:
+            self._ephemeral += 1
+            port = self._ephemeral
         if (address, port) not in self.own_listeners:
-            self.own_listeners[address, port] = set()
+            self.own_listeners[address, port] = Counter()
             self.on_event(events.ListenerCreated(address, port))
-        self.own_listeners[address, port].add(user)
+        self.own_listeners[address, port][user] += 1
+        return port
+
+    def release_listener(self, user: Hashable, address: str, port: int) -> None:
+        """Undo one opening by *user*."""
+        users = self.own_listeners.get((address, port), Counter())
+        if not users[user]:
+            raise InvalidArgument(f"{address} port {port} is not listened on by {user}")
+        users[user] -= 1
+        self._close_unused()
 
     def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*; the last user of a listener closes it."""
+        for users in self.own_listeners.values():
+            del users[user]
+        self._close_unused()
+
+    def _close_unused(self) -> None:
         for place, users in list(self.own_listeners.items()):
-            users.discard(user)
-            if not users:
+            if not +users:
                 del self.own_listeners[place]
                 self.on_event(events.ListenerClosed(*place))
 

@@ -14,6 +14,7 @@ from mptcpd_dbus.bus.introspection import interface_xml
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.path_manager import PathManager
 from mptcpd_dbus.testing import FakeKernel
+from tests.bus.fake_policies import FakePolicies
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DIRECTORY = REPOSITORY / "dbus"
@@ -23,7 +24,7 @@ def interfaces() -> list[Interface]:
     """Give all interfaces; no kernel is behind them."""
     state = State()
     pm = PathManager(state, FakeKernel(), lambda _: None, lambda _: None)
-    return list(contract(state, pm, (), dict).values())
+    return list(contract(state, pm, FakePolicies(), (), dict).values())
 
 
 def golden_files() -> dict[Path, str]:

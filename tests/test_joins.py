@@ -9,7 +9,7 @@ import pytest
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.types import FourTuple
-from mptcpd_dbus.joins import Join, JoinKey, Joins, failure
+from mptcpd_dbus.joins import GIVEN_UP, Join, JoinKey, Joins, failure
 from tests.core.example import CREATED, ESTABLISHED, SECOND, TOKEN, connection_after
 
 KEY = JoinKey(TOKEN, SECOND.local_address, SECOND.remote_address, SECOND.remote_port)
@@ -141,7 +141,41 @@ async def test_nothing_is_kept_of_joins_that_ended(connection: Connection) -> No
 
     async with joins.begin(connection, KEY, 0):
         assert vars(joins)["_turns"]
-    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}]
+    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}, {}]
+
+
+async def test_a_join_that_nobody_heard_of_is_remembered_until_its_connection_closes(
+    connection: Connection,
+) -> None:
+    joins = Joins()
+
+    for event in (ACCEPTED, ENDED):
+        async with joins.begin(connection, KEY, 0) as join:
+            join.unheard = True
+            joins.notice(event)
+        assert not joins.left(KEY)
+    async with joins.begin(connection, KEY, 0) as join:
+        join.unheard = True
+    assert joins.left(KEY)
+    assert not joins.left(KEY._replace(remote_port=81))
+    assert dict(joins.known(TOKEN)) == {KEY: None}
+
+    joins.notice(events.ConnectionClosed(TOKEN))
+
+    assert not joins.left(KEY)
+    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}, {}]
+
+
+def test_a_connection_older_than_we_are_may_have_joins_between_any_ends() -> None:
+    joins = Joins()
+
+    joins.inherit(TOKEN)
+
+    assert joins.left(KEY)
+    assert joins.left(KEY._replace(remote_port=81))
+    assert not joins.left(KEY._replace(token=TOKEN + 1))
+    joins.notice(events.ConnectionClosed(TOKEN))
+    assert not joins.left(KEY)
 
 
 def test_a_join_with_a_fixed_port_may_use_a_known_port_again() -> None:
@@ -157,6 +191,7 @@ def test_a_join_with_a_fixed_port_may_use_a_known_port_again() -> None:
         (replace(ENDED, error=111), False, "refused: nothing listens on that port"),
         (replace(ENDED, error=110), False, "timed out: no answer to the SYN"),
         (replace(ENDED, error=113), False, "unreachable: no way to that address over this path"),
+        (replace(ENDED, error=GIVEN_UP), False, "its local address was given up meanwhile"),
         (replace(ENDED, error=104, reset_reason=3), False, "administratively prohibited"),
         (replace(ENDED, error=104, reset_reason=200), False, "reason 200"),
         (ENDED, True, "its limit of subflows is reached"),

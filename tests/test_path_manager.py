@@ -180,6 +180,7 @@ async def test_a_subflow_of_a_connection_that_is_gone_says_so_and_has_it_compare
         lambda w: w.pm.send_join(_only(w), WISH),
         lambda w: w.pm.announce_address(_only(w), SECOND_ADDRESS),
         lambda w: w.pm.remove_address(_only(w), 1),
+        lambda w: w.pm.abandon(_only(w), 0),
         lambda w: w.pm.destroy_subflow(_last_subflow(w)),
         lambda w: w.pm.set_backup(_last_subflow(w), backup=True),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mptcpd_dbus.core import commands, errors, events, readings
+from mptcpd_dbus.core import commands, errors, readings
 from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple
 from mptcpd_dbus.testing import JOINED, Answer
@@ -115,28 +115,6 @@ async def test_the_same_address_gets_the_same_id_after_a_failed_join_took_its_en
     assert (other.local_id, same.local_id) == (2, 1)
 
 
-# Destroying.
-
-
-@pytest.mark.parametrize("told_at_once", [True, False])
-async def test_a_path_that_is_given_up_is_told_to_the_peer_first(
-    world: World, told_at_once: bool
-) -> None:
-    connection = world.connect()
-    subflow = await world.pm.create_subflow(connection, WISH)
-    later: list[events.Event] = []
-    if not told_at_once:
-        world.kernel.on_event = later.append
-
-    await world.pm.destroy_subflow(subflow, announce=True)
-    world.engine.batch(later)
-
-    assert set(connection.subflows) == {FIRST}
-    order = [type(command) for command in world.kernel.executed[1:]]
-    assert order[0] is commands.Remove
-    assert order[1:] == ([] if told_at_once else [commands.SubflowDestroy])
-
-
 # Listeners.
 
 
@@ -223,7 +201,7 @@ async def test_after_a_restart_what_was_announced_is_listened_on_again(world: Wo
 
     assert world.pm.adopt_announced() == []
 
-    assert world.kernel.own_listeners == {(SECOND_ADDRESS, 8080): {(1, "10.0.2.1", 8080)}}
+    assert world.kernel.own_listeners == {(SECOND_ADDRESS, 8080): {(1, "10.0.2.1", 8080): 1}}
 
 
 async def test_a_listener_that_cannot_be_opened_again_is_reported(world: World) -> None:

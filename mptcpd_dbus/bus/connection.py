@@ -13,6 +13,7 @@ from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import NoSuchConnection
 from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.path_manager import DEFAULT_TIMEOUT, MAX_TIMEOUT, PathManager
+from mptcpd_dbus.policy_protocol import Policies
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 NO_UID = 0xFFFFFFFF
@@ -37,8 +38,8 @@ class AnnounceOptions(Options):
     Listener: bool = True
 
 
-def connection_interface(pm: PathManager) -> Interface:
-    """Declare the interface; its commands go to *pm*."""
+def connection_interface(pm: PathManager, policies: Policies) -> Interface:
+    """Declare the interface; its commands go to *pm*, and to *policies* who decides."""
 
     async def create_subflow(
         connection: Connection, _: Call, address: str, port: int, given: dict[str, Any]
@@ -75,6 +76,10 @@ def connection_interface(pm: PathManager) -> Interface:
     ) -> None:
         read_options(NoOptions, given)
         await pm.remove_address(connection, address_id)
+
+    async def set_owner(connection: Connection, _: Call, name: str, given: dict[str, Any]) -> None:
+        read_options(NoOptions, given)
+        await policies.set_owner(connection, name)
 
     async def get_statistics(connection: Connection, _: Call) -> tuple[dict[str, int]]:
         counters = pm.statistics(connection)
@@ -158,6 +163,12 @@ def connection_interface(pm: PathManager) -> Interface:
                 " interface do). Empty until it was asked.",
             ),
             Property(
+                "Owner",
+                "s",
+                lambda c: c.owner,
+                "The name of the policy that decides for the connection, or '' while nobody does.",
+            ),
+            Property(
                 "Uid",
                 "u",
                 lambda c: NO_UID if c.uid is None else c.uid,
@@ -215,6 +226,15 @@ def connection_interface(pm: PathManager) -> Interface:
                 "Withdraw a local address by its ID (REMOVE_ADDR, RFC 8684, section 3.4.2):"
                 " the peer closes the subflows to it. ID 0 is the address of the initial subflow."
                 " There are no options yet. Only under the userspace path manager.",
+                MANAGE_CONNECTIONS,
+            ),
+            Method(
+                "SetOwner",
+                args("s name", "a{sv} options"),
+                (),
+                set_owner,
+                "Let another policy decide for the connection; '' lets nobody. There are no options"
+                " yet.",
                 MANAGE_CONNECTIONS,
             ),
             Method(

@@ -9,29 +9,34 @@ from mptcpd_dbus.bus.endpoint import endpoint_interface
 from mptcpd_dbus.bus.interface import Interface
 from mptcpd_dbus.bus.manager import manager_interface
 from mptcpd_dbus.bus.network_interface import NETWORK_INTERFACE
+from mptcpd_dbus.bus.plugin import plugin_interface
 from mptcpd_dbus.bus.subflow import subflow_interface
 from mptcpd_dbus.core import connections, endpoints, network
+from mptcpd_dbus.core.policies import Policy
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.path_manager import PathManager
+from mptcpd_dbus.policy_protocol import Policies
 
 
 def contract(
     state: State,
     pm: PathManager,
+    policies: Policies,
     features: tuple[str, ...],
     counters: Callable[[], dict[str, int]],
 ) -> dict[type, Interface]:
-    """Give the interface of each kind of thing; commands go to *pm*."""
+    """Give the interface of each kind of thing; commands go to *pm* and to *policies*."""
 
     def interface_name(index: int) -> str:
         interface = state.network.interfaces.get(index)
         return interface.name if interface else ""
 
     return {
-        State: manager_interface(state, pm, features, counters),
-        connections.Connection: connection_interface(pm),
+        State: manager_interface(state, pm, policies, features, counters),
+        connections.Connection: connection_interface(pm, policies),
         connections.Subflow: subflow_interface(pm),
         connections.Address: ADDRESS,
         endpoints.Endpoint: endpoint_interface(pm, interface_name),
         network.Interface: NETWORK_INTERFACE,
+        Policy: plugin_interface(policies),
     }

@@ -23,6 +23,7 @@ from mptcpd_dbus.bus.publisher import Publisher
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.policy_protocol import Policies
 
 _RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts, the last one again and again
 
@@ -32,10 +33,13 @@ _log = logging.getLogger(__name__)
 class BusEdge:
     """One connection after another to the bus at *address*, each showing all of the state."""
 
-    def __init__(self, address: str, engine: Engine, features: tuple[str, ...]) -> None:
+    def __init__(
+        self, address: str, engine: Engine, features: tuple[str, ...], policies: Policies
+    ) -> None:
         self._address = address
         self._engine = engine
         self._features = features
+        self._policies = policies
         self._transport: Transport
         self._peers: Peers
         self._tree: ObjectTree
@@ -53,7 +57,7 @@ class BusEdge:
         self._transport = transport
         self._peers = Peers(transport)
         self._tree = ObjectTree(transport, self._peers, _by(Polkit(transport, self._peers)))
-        interfaces = contract(state, self._engine.pm, self._features, self.counters)
+        interfaces = contract(state, self._engine.pm, self._policies, self._features, self.counters)
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)

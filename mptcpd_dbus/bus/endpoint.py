@@ -46,6 +46,13 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
                 lambda e: interface_name(e.entry.interface_index),
                 "The device that its subflows are bound to, or ''.",
             ),
+            Property(
+                "Origin",
+                "s",
+                lambda e: "mptcpd" if e.ours else "other",
+                "Who added it: 'mptcpd' (this daemon), 'networkmanager', or 'other' (also the"
+                " kernel itself, which flags those 'implicit'). More words may come.",
+            ),
         ),
         methods=(
             Method(

@@ -35,6 +35,7 @@ ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.LimitReached: ERROR_PREFIX + "LimitReached",
     errors.KernelRefused: ERROR_PREFIX + "KernelRefused",
     errors.SubflowFailed: ERROR_PREFIX + "SubflowFailed",
+    errors.ConfigurationError: FAILED,
     errors.DecodeError: FAILED,
     errors.MptcpdError: FAILED,
 }

@@ -9,7 +9,12 @@ from pydantic import Field
 
 from mptcpd_dbus import __version__
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_ENDPOINTS, SET_PATH_MANAGER
+from mptcpd_dbus.bus.names import (
+    INTERFACE_PREFIX,
+    MANAGE_ENDPOINTS,
+    MANAGE_PLUGINS,
+    SET_PATH_MANAGER,
+)
 from mptcpd_dbus.bus.options import (
     NoOptions,
     Options,
@@ -24,6 +29,7 @@ from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry
 from mptcpd_dbus.path_manager import PathManager
+from mptcpd_dbus.policy_protocol import Policies
 
 Counters = Callable[[], dict[str, int]]
 
@@ -50,6 +56,7 @@ class Filter(Options):
     Uid: int | None = None
     RemoteAddress: str | None = None
     Port: int | None = None
+    Policy: str | None = None
 
     def matches(self, connection: Connection) -> bool:
         """Whether *connection* fits all that is given."""
@@ -58,6 +65,7 @@ class Filter(Options):
             (self.Uid is None or self.Uid == connection.uid)
             and (self.RemoteAddress is None or self.RemoteAddress == t.remote_address)
             and (self.Port is None or self.Port in (t.local_port, t.remote_port))
+            and (self.Policy is None or self.Policy == connection.owner)
             and (
                 self.Interface is None
                 or any(
@@ -71,9 +79,12 @@ class Filter(Options):
 class _Methods:
     """What the methods do; their target, the state, is the same object all the time."""
 
-    def __init__(self, state: State, pm: PathManager, counters: Counters) -> None:
+    def __init__(
+        self, state: State, pm: PathManager, policies: Policies, counters: Counters
+    ) -> None:
         self._state = state
         self._pm = pm
+        self._policies = policies
         self._counters = counters
 
     async def list_connections(
@@ -120,15 +131,23 @@ class _Methods:
         read_options(NoOptions, given)
         self._pm.set_path_manager(name)
 
+    async def reload(self, _: State, __: Call, given: dict[str, Any]) -> None:
+        read_options(NoOptions, given)
+        await self._policies.reload_configuration()
+
     async def get_statistics(self, _: State, __: Call) -> tuple[dict[str, int]]:
         return (self._counters(),)
 
 
 def manager_interface(
-    state: State, pm: PathManager, features: tuple[str, ...], counters: Counters
+    state: State,
+    pm: PathManager,
+    policies: Policies,
+    features: tuple[str, ...],
+    counters: Counters,
 ) -> Interface:
-    """Declare the interface; it reads *state* and *counters*, its commands go to *pm*."""
-    methods = _Methods(state, pm, counters)
+    """Declare the interface; it reads *state*, its commands go to *pm* and to *policies*."""
+    methods = _Methods(state, pm, policies, counters)
     return Interface(
         INTERFACE_PREFIX + "Manager",
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
@@ -218,7 +237,8 @@ def manager_interface(
                 methods.list_connections,
                 "List object path and token of the connections that fit, in the order in which"
                 " they were found, from 'offset' on and at most 'limit' (0: all). Filter: Interface"
-                " s (of any subflow), Uid u, RemoteAddress s, Port q (local or remote).",
+                " s (of any subflow), Uid u, RemoteAddress s, Port q (local or remote), Policy s"
+                " (their Owner; '' finds those that nobody decides for).",
             ),
             Method(
                 "GetConnection",
@@ -263,6 +283,14 @@ def manager_interface(
                 "Choose the kernel's path manager, 'kernel' or 'userspace', for connections to"
                 " come; those that exist keep theirs. There are no options yet.",
                 SET_PATH_MANAGER,
+            ),
+            Method(
+                "Reload",
+                args("a{sv} options"),
+                (),
+                methods.reload,
+                "Read the configuration and the plugins again. There are no options yet.",
+                MANAGE_PLUGINS,
             ),
             Method(
                 "GetStatistics",

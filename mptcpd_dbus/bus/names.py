@@ -13,6 +13,7 @@ ERROR_PREFIX = "org.mptcpd1.Error."
 MANAGE_CONNECTIONS = "org.mptcpd1.manage-connections"
 MANAGE_ENDPOINTS = "org.mptcpd1.manage-endpoints"
 SET_PATH_MANAGER = "org.mptcpd1.set-path-manager"
+MANAGE_PLUGINS = "org.mptcpd1.manage-plugins"
 
 # What one message may weigh: a call is judged by its header, before its body is read.
 CALL_BYTES = 64 << 10

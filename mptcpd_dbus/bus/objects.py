@@ -237,8 +237,9 @@ class ObjectTree:
             self._stale.popitem()[1].marshal()
 
     def _join_entries(self) -> bytearray:
-        for published in self._volatile.values():
-            published.refresh()
+        for path, published in self._volatile.items():
+            if path not in self._changed:  # its change must still be found at the next flush
+                published.refresh()
         body = bytearray(8)
         for published in self._managed.values():
             align8(body)

@@ -1,10 +1,13 @@
 """Where things live on the bus: the object path of everything that is published."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import re
+
 from mptcpd_dbus.bus.names import ROOT
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
 from mptcpd_dbus.core.endpoints import Endpoint
 from mptcpd_dbus.core.network import Interface
+from mptcpd_dbus.core.policies import Policy
 from mptcpd_dbus.core.state import State, Thing
 
 NOTHING = "/"
@@ -12,7 +15,7 @@ NOTHING = "/"
 
 
 def path_of(thing: Thing | None) -> str:
-    """Give the object path of *thing*; numbers in it are never used again."""
+    """Give the object path of *thing*; a connection's or subflow's number is never used again."""
     match thing:
         case Subflow():
             return f"{ROOT}/connection/{thing.connection.number}/subflow/{thing.number}"
@@ -25,7 +28,21 @@ def path_of(thing: Thing | None) -> str:
             return f"{ROOT}/endpoint/{thing.id}"
         case Interface():
             return f"{ROOT}/interface/{thing.index}"
+        case Policy():
+            return f"{ROOT}/plugin/{_element(thing.name)}"
         case State():
             return ROOT
         case None:
             return NOTHING
+
+
+def _element(name: str) -> str:
+    """Spell *name* as part of a path: as it is, else one level deeper, so that no two names meet.
+
+    A plugin file may be called anything; one with a bad name is shown as a plugin that failed.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_]+", name):
+        return name
+    raw = name.encode(errors="surrogateescape")
+    spelt = re.sub(rb"[^A-Za-z0-9]", lambda found: b"_%02x" % ord(found[0]), raw).decode()
+    return f"_/{spelt or '_'}"

@@ -16,7 +16,8 @@ class Connection:
 
     `number` names it for ever, `token` only while it lives: the kernel uses tokens again.
     `path_manager` ("kernel" or "userspace"), `uid` and `cgroup` are read from the kernel once the
-    connection outlives the batch of events it began in; until then they are "" and None.
+    connection outlives the batch of events it began in; until then they are "" and None.  `owner`
+    is the name of the policy that decides for it, "" while nobody does.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Connection:
     uid: int | None = None
     cgroup: int | None = None
     fallback: bool = False
+    owner: str = ""
     subflows: "dict[FourTuple, Subflow]" = field(default_factory=dict)
     local_addresses: "dict[int, Address]" = field(default_factory=dict)
     remote_addresses: "dict[int, Address]" = field(default_factory=dict)

@@ -11,10 +11,11 @@ _BITS = {word: bit for bit, word in _WORDS.items()}
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """An endpoint; `entry` is what the kernel says of it."""
+    """An endpoint; `entry` is what the kernel says of it, `ours` whether this daemon added it."""
 
     id: int
     entry: AddressEntry
+    ours: bool = False
 
 
 def flag_words(flags: int) -> list[str]:

@@ -8,6 +8,7 @@ MptcpdError
 ├── LimitReached          a bound of ours is exhausted
 ├── KernelRefused         the kernel answered a command with an errno
 ├── SubflowFailed         the kernel accepted, the subflow did not come to be
+├── ConfigurationError    the configuration says something that cannot be meant
 └── DecodeError           bytes of the kernel that cannot be understood
 """
 # SPDX-License-Identifier: BSD-3-Clause
@@ -64,6 +65,10 @@ class KernelRefused(MptcpdError):
 
 class SubflowFailed(MptcpdError):
     """The kernel sent the SYN, but no working subflow came of it; the text is the reason."""
+
+
+class ConfigurationError(MptcpdError):
+    """The configuration says something that cannot be meant; the text names where it says so."""
 
 
 class DecodeError(MptcpdError):

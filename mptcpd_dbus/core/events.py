@@ -7,6 +7,7 @@ The class name is the name of the D-Bus signal; the kernel's own spelling stands
 
 from dataclasses import dataclass
 
+from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait
 from mptcpd_dbus.core.types import FourTuple
 
 
@@ -149,6 +150,7 @@ class NewLocalAddress:
     interface_index: int
     address: str
     prefix_length: int
+    traits: AddressTrait = NO_TRAITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from dataclasses import dataclass, field
+from enum import Flag
 
 from mptcpd_dbus.core.errors import InvalidArgument
+
+
+class AddressTrait(Flag):
+    """What the kernel says of an address: IFA_F_* and the scope, <linux/if_addr.h>, ip-address(8).
+
+    A deprecated one is no longer preferred for new connections; a temporary one is IPv6's against
+    being followed (RFC 8981); the scopes are those narrower than "global" and "site".
+    """
+
+    DEPRECATED = 1
+    TEMPORARY = 2
+    LINK_SCOPE = 4
+    HOST_SCOPE = 8
+
+
+NO_TRAITS = AddressTrait(0)
 
 
 @dataclass(slots=True, eq=False)
 class Interface:
     """A network interface: `up` is the administrator's wish (IFF_UP), `running` the carrier.
 
-    `addresses` maps each usable address to its prefix length; `default_routes` holds the address
-    families (4, 6) for which the main table has a default route over this interface.
+    `addresses` maps each usable address to its prefix length, `traits` to its traits; `routed` are
+    those from which a default route leads out over this interface, whatever the table;
+    `default_routes` holds the address families (4, 6) for which the main table has such a route.
     """
 
     index: int
@@ -20,7 +38,15 @@ class Interface:
     up: bool
     running: bool
     addresses: dict[str, int] = field(default_factory=dict)
+    traits: dict[str, AddressTrait] = field(default_factory=dict)
+    routed: frozenset[str] = frozenset()
     default_routes: frozenset[int] = frozenset()
+
+    @property
+    def deprecated(self) -> frozenset[str]:
+        """The addresses that new connections should not use any more."""
+        deprecated = AddressTrait.DEPRECATED
+        return frozenset(a for a, traits in self.traits.items() if deprecated in traits)
 
 
 class Network:
@@ -42,15 +68,24 @@ class Network:
                 return interface
         raise InvalidArgument(f"Interface: there is no network interface {name[:16]!r}")
 
-    def add_address(self, interface: Interface, address: str, prefix_length: int) -> None:
+    def add_address(
+        self,
+        interface: Interface,
+        address: str,
+        prefix_length: int,
+        traits: AddressTrait = NO_TRAITS,
+    ) -> None:
         """Note that *interface* has *address*."""
         if address not in interface.addresses:
             self._owners.setdefault(address, []).append(interface)
         interface.addresses[address] = prefix_length
+        interface.traits[address] = traits
 
     def remove_address(self, interface: Interface, address: str) -> None:
         """Note that *interface* no longer has *address*."""
         del interface.addresses[address]
+        del interface.traits[address]
+        interface.routed -= {address}
         owners = self._owners[address]
         owners.remove(interface)
         if not owners:

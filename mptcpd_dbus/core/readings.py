@@ -6,6 +6,8 @@ A reading is the whole present truth about its subject, never a difference.
 
 from dataclasses import dataclass
 
+from mptcpd_dbus.core.network import AddressTrait
+from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
 
 
@@ -78,6 +80,16 @@ class EndpointsRead:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnEndpointsRead:
+    """Which endpoints this daemon has added: ID, address and port of each.
+
+    An ID alone would not do: the kernel gives it to another program's endpoint afterwards.
+    """
+
+    keys: frozenset[tuple[int, str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsRead:
     """The limits of the in-kernel path manager (GET_LIMITS)."""
 
@@ -102,12 +114,67 @@ class DefaultRoutesRead:
     interfaces: frozenset[tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyRead:
+    """A policy as the policy host knows it; the fields are those of `Policy`."""
+
+    name: str
+    description: str
+    version: str
+    priority: int
+    steers: str
+    state: PolicyState
+    problem: str
+    errors: int
+    on_bus: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGone:
+    """There is no policy of that name any more; who had it as owner has none."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerRead:
+    """Which policy decides for the connection, as the policy host has chosen; "" is nobody."""
+
+    token: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedAddressesRead:
+    """All (interface index, address) from which a unicast default route leads over the interface.
+
+    Looked up as for a packet from that address (RTM_GETROUTE), so rules and other tables count.
+    """
+
+    addresses: frozenset[tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressTraitsRead:
+    """The traits of an address that is known already, where they have changed."""
+
+    interface_index: int
+    address: str
+    traits: AddressTrait
+
+
 Reading = (
     ConnectionRead
     | SubflowRead
     | LocalAddressesRead
     | EndpointsRead
+    | OwnEndpointsRead
     | LimitsRead
     | SettingsRead
     | DefaultRoutesRead
+    | RoutedAddressesRead
+    | AddressTraitsRead
+    | PolicyRead
+    | PolicyGone
+    | OwnerRead
 )

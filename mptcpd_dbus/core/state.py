@@ -7,16 +7,17 @@ is stated at the rule that copes with it; all of it was measured on a 6.18 kerne
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Union
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
 from mptcpd_dbus.core.endpoints import Endpoint
 from mptcpd_dbus.core.network import Interface, Network
-from mptcpd_dbus.core.types import ConnectionState
+from mptcpd_dbus.core.policies import Policy
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag, ConnectionState
 
-Thing = Union[Connection, Subflow, Address, Endpoint, Interface, "State"]
+Thing = Union[Connection, Subflow, Address, Endpoint, Interface, Policy, "State"]
 """Whatever is published as an object; the state itself is the host's."""
 
 _TCP_ESTABLISHED = 1
@@ -37,12 +38,14 @@ class Change:
 
 
 class State:
-    """Connections by token, the network, the in-kernel path manager's endpoints and settings."""
+    """Connections by token, policies, the network, the kernel's endpoints and settings."""
 
     def __init__(self) -> None:
         self.connections: dict[int, Connection] = {}
         self.network = Network()
         self.endpoints: dict[int, Endpoint] = {}
+        self._own_endpoints: frozenset[tuple[int, str, int]] = frozenset()
+        self.policies: dict[str, Policy] = {}
         self.limits = readings.LimitsRead(subflows=0, add_addr_accepted=0)
         self.settings = readings.SettingsRead(
             enabled=False, path_manager="", available_path_managers=(), scheduler=""
@@ -71,9 +74,15 @@ class State:
             readings.SubflowRead: self._subflow_read,
             readings.LocalAddressesRead: self._local_addresses_read,
             readings.EndpointsRead: self._endpoints_read,
+            readings.OwnEndpointsRead: self._own_endpoints_read,
             readings.LimitsRead: self._limits_read,
             readings.SettingsRead: self._settings_read,
             readings.DefaultRoutesRead: self._default_routes_read,
+            readings.RoutedAddressesRead: self._routed_addresses_read,
+            readings.AddressTraitsRead: self._address_traits_read,
+            readings.PolicyRead: self._policy_read,
+            readings.PolicyGone: self._policy_gone,
+            readings.OwnerRead: self._owner_read,
         }
 
     def apply(self, what: events.Event | readings.Reading) -> Change | None:
@@ -104,6 +113,7 @@ class State:
         yield self
         yield from self.network.interfaces.values()
         yield from self.endpoints.values()
+        yield from self.policies.values()
         for connection in self.connections.values():
             yield connection
             yield from connection.subflows.values()
@@ -145,6 +155,7 @@ class State:
         connection = self.connections.pop(event.token, None)
         if connection is None:
             return None
+        self._count_owned(connection.owner, -1)
         # No SUB_CLOSED comes for the subflows of a closed connection.
         removed: tuple[Thing, ...] = (
             *connection.subflows.values(),
@@ -297,12 +308,27 @@ class State:
         for entry in entries.values():
             endpoint = known.get(entry.id)
             if endpoint is None:
-                known[entry.id] = endpoint = Endpoint(entry.id, entry)
-                added.append(endpoint)
+                known[entry.id] = Endpoint(entry.id, entry, self._is_ours(entry))
+                added.append(known[entry.id])
             elif endpoint.entry != entry:
-                endpoint.entry = entry
+                endpoint.entry, endpoint.ours = entry, self._is_ours(entry)
                 changed.append(endpoint)
         return Change(added=tuple(added), changed=tuple(changed), removed=removed)
+
+    def _own_endpoints_read(self, reading: readings.OwnEndpointsRead) -> Change | None:
+        self._own_endpoints = reading.keys
+        changed: list[Thing] = []
+        for endpoint in self.endpoints.values():
+            ours = self._is_ours(endpoint.entry)
+            if endpoint.ours != ours:
+                endpoint.ours = ours
+                changed.append(endpoint)
+        return Change(changed=tuple(changed)) if changed else None
+
+    def _is_ours(self, entry: AddressEntry) -> bool:
+        # The kernel makes an implicit one for an address that a connection uses.
+        implicit = bool(entry.flags & AddressFlag.IMPLICIT)
+        return not implicit and (entry.id, entry.address, entry.port) in self._own_endpoints
 
     def _limits_read(self, reading: readings.LimitsRead) -> Change:
         self.limits = reading
@@ -328,6 +354,45 @@ class State:
     def _events_lost(self, _: events.EventsLost) -> Change:
         self.events_lost += 1
         return Change()
+
+    # Policies.  A connection may be given to a policy before the policy is told of.
+
+    def _policy_read(self, reading: readings.PolicyRead) -> Change | None:
+        told = asdict(reading)
+        policy = self.policies.get(reading.name)
+        if policy is None:
+            owned = sum(c.owner == reading.name for c in self.connections.values())
+            self.policies[reading.name] = policy = Policy(**told, connections=owned)
+            return Change(subject=policy, added=(policy,))
+        if all(getattr(policy, name) == value for name, value in told.items()):
+            return None
+        for name, value in told.items():
+            setattr(policy, name, value)
+        return Change(subject=policy, changed=(policy,))
+
+    def _policy_gone(self, reading: readings.PolicyGone) -> Change | None:
+        policy = self.policies.pop(reading.name, None)
+        if policy is None:
+            return None
+        owned = tuple(c for c in self.connections.values() if c.owner == policy.name)
+        for connection in owned:
+            connection.owner = ""
+        policy.connections = 0
+        return Change(subject=policy, changed=owned, removed=(policy,))
+
+    def _owner_read(self, reading: readings.OwnerRead) -> Change | None:
+        connection = self.connections.get(reading.token)
+        if connection is None or connection.owner == reading.owner:
+            return None
+        self._count_owned(connection.owner, -1)
+        connection.owner = reading.owner
+        self._count_owned(connection.owner, +1)
+        return Change(connection, connection, changed=(connection,))
+
+    def _count_owned(self, owner: str, difference: int) -> None:
+        policy = self.policies.get(owner)
+        if policy is not None:
+            policy.connections += difference
 
     # The network.
 
@@ -364,7 +429,7 @@ class State:
         interface = self.network.interfaces.get(event.interface_index)
         if interface is None or interface.addresses.get(event.address) == event.prefix_length:
             return None
-        self.network.add_address(interface, event.address, event.prefix_length)
+        self.network.add_address(interface, event.address, event.prefix_length, event.traits)
         return Change(subject=interface, changed=(interface, *self._moved()))
 
     def _delete_local_address(self, event: events.DeleteLocalAddress) -> Change | None:
@@ -382,6 +447,25 @@ class State:
                 interface.default_routes = families
                 changed.append(interface)
         return Change(changed=tuple(changed)) if changed else None
+
+    def _routed_addresses_read(self, reading: readings.RoutedAddressesRead) -> Change | None:
+        found: dict[int, set[str]] = {}
+        for index, address in reading.addresses:
+            found.setdefault(index, set()).add(address)
+        changed: list[Thing] = []
+        for interface in self.network.interfaces.values():
+            routed = frozenset(found.get(interface.index, ())) & interface.addresses.keys()
+            if routed != interface.routed:
+                interface.routed = routed
+                changed.append(interface)
+        return Change(changed=tuple(changed)) if changed else None
+
+    def _address_traits_read(self, reading: readings.AddressTraitsRead) -> Change | None:
+        interface = self.network.interfaces.get(reading.interface_index)
+        if interface is None or interface.traits.get(reading.address) in (None, reading.traits):
+            return None
+        interface.traits[reading.address] = reading.traits
+        return Change(subject=interface, changed=(interface,))
 
     def _interface_of(self, bound_to: int, local_address: str) -> Interface | None:
         network = self.network

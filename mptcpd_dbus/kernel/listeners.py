@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections import Counter, defaultdict
 from collections.abc import Hashable
 
 from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused, LimitReached
@@ -21,6 +22,9 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _REST = 1.0  # seconds
 BACKLOG = 1024  # a queue full of strangers would keep out those who join
 STRANGERS_PER_TURN = 16
+Place = tuple[str, int]
+"""An address and a port."""
+
 _WORDS = {
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE",
     errno.EADDRINUSE: "another socket listens there",
@@ -29,32 +33,47 @@ _WORDS = {
 
 
 class Listeners:
-    """The listeners of this process; each lives as long as it has a user."""
+    """The listeners of this process; each lives as long as somebody uses it."""
 
     def __init__(self) -> None:
-        self._sockets: dict[tuple[str, int], socket.socket] = {}
-        self._users: dict[tuple[str, int], set[Hashable]] = {}
+        self._sockets: dict[Place, socket.socket] = {}
+        self._uses: Counter[Place] = Counter()
+        self._users: defaultdict[Hashable, Counter[Place]] = defaultdict(Counter)
 
-    def open(self, user: Hashable, address: str, port: int) -> None:
-        """Listen on (address, port) for *user*, in the running loop."""
+    def open(self, user: Hashable, address: str, port: int) -> int:
+        """Listen on (address, port) for *user*, in the running loop; give the port.
+
+        Port 0 is another one each time, which the kernel chooses.
+        """
         place = (address, port)
         if place not in self._sockets:
             if len(self._sockets) >= LISTENERS:
                 raise LimitReached(f"{LISTENERS} listeners are open; withdraw an address first")
-            if not 0 < port < 65536:
-                raise InvalidArgument(f"port {port} is not between 1 and 65535")
+            if not 0 <= port < 65536:
+                raise InvalidArgument(f"port {port} is not between 0 and 65535")
             sock = _listen(address, port)
+            place = (address, sock.getsockname()[1])
             self._sockets[place] = sock
-            self._users[place] = set()
             asyncio.get_running_loop().add_reader(sock, _turn_away, sock)
-        self._users[place].add(user)
+        self._uses[place] += 1
+        self._users[user][place] += 1
+        return place[1]
+
+    def release(self, user: Hashable, address: str, port: int) -> None:
+        """Undo one opening by *user*."""
+        place = (address, port)
+        mine = self._users.get(user, Counter())
+        if not mine[place]:
+            raise InvalidArgument(f"{address} port {port} is not listened on by {user}")
+        mine[place] -= 1
+        if not +mine:
+            del self._users[user]
+        self._give_up(place, 1)
 
     def close(self, user: Hashable) -> None:
         """Give up whatever *user* opened; what nobody else uses stops listening."""
-        for place, users in list(self._users.items()):
-            users.discard(user)
-            if not users:
-                self._stop(place)
+        for place, count in self._users.pop(user, Counter()).items():
+            self._give_up(place, count)
 
     def inodes(self) -> set[int]:
         """Give the inodes of the sockets, by which sock_diag names them."""
@@ -62,11 +81,14 @@ class Listeners:
 
     def close_all(self) -> None:
         """Stop listening anywhere."""
-        for place in list(self._sockets):
-            self._stop(place)
+        for user in list(self._users):
+            self.close(user)
 
-    def _stop(self, place: tuple[str, int]) -> None:
-        del self._users[place]
+    def _give_up(self, place: Place, count: int) -> None:
+        self._uses[place] -= count
+        if self._uses[place]:
+            return
+        del self._uses[place]
         sock = self._sockets.pop(place)
         asyncio.get_running_loop().remove_reader(sock)
         sock.close()
@@ -81,7 +103,8 @@ def _listen(address: str, port: int) -> socket.socket:
     except OSError as error:
         raise _refused(error, address, port) from error
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port:  # else it might get one that it could not listen on
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))

@@ -105,16 +105,21 @@ class LiveKernel:
         )
 
     def open_listener(
-        self, user: Hashable, address: str, port: int, covering: frozenset[str]
-    ) -> None:
+        self, user: Hashable, address: str, port: int, covering: frozenset[str] = frozenset()
+    ) -> int:
         """Listen for *user* unless another program does, on one of the *covering* addresses."""
-        own = self._listeners.inodes()
-        for row in self.listeners():
-            # One that is bound to a device hears joins over that one only.
-            others = row.interface_index == 0 and row.inode not in own
-            if others and row.port == port and row.address in covering:
-                return
-        self._listeners.open(user, address, port)
+        if covering:
+            own = self._listeners.inodes()
+            for row in self.listeners():
+                # One that is bound to a device hears joins over that one only.
+                others = row.interface_index == 0 and row.inode not in own
+                if others and row.port == port and row.address in covering:
+                    return port
+        return self._listeners.open(user, address, port)
+
+    def release_listener(self, user: Hashable, address: str, port: int) -> None:
+        """Undo one opening by *user*."""
+        self._listeners.release(user, address, port)
 
     def close_listener(self, user: Hashable) -> None:
         """Stop listening on behalf of *user*."""

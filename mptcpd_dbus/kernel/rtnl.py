@@ -1,4 +1,4 @@
-"""The host's interfaces, their addresses and default routes, told as core events.
+"""The host's interfaces, their addresses and ways out, told as core events and readings.
 
 The only importer of pyroute2.  Knows no connection; keeps just what it needs to tell what is new
 from what is said again.  Source: rtnetlink(7), <linux/if_link.h>, <linux/if_addr.h>.
@@ -7,7 +7,6 @@ from what is said again.  Source: rtnetlink(7), <linux/if_link.h>, <linux/if_add
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,23 +22,28 @@ from mptcpd_dbus.core.events import (
     NewLocalAddress,
     UpdateInterface,
 )
-from mptcpd_dbus.core.readings import DefaultRoutesRead
+from mptcpd_dbus.core.readings import AddressTraitsRead, DefaultRoutesRead, RoutedAddressesRead
 from mptcpd_dbus.kernel.netlink_socket import widen
+from mptcpd_dbus.kernel.route_lookup import RouteLookup
+from mptcpd_dbus.kernel.rtnl_messages import (
+    decode_address,
+    decode_interface,
+    read_default_routes,
+)
 
 logger = logging.getLogger(__name__)
 
-Listener = Callable[[NetworkEvent | EventsLost | DefaultRoutesRead], None]
+Told = NetworkEvent | EventsLost | DefaultRoutesRead | RoutedAddressesRead | AddressTraitsRead
+Listener = Callable[[Told], None]
 
 RECEIVE_BUFFER = 8 << 20
 RETRY = 1.0  # seconds, where even a fresh socket fails
-# RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
-GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-IFF_UP, IFF_RUNNING = 0x1, 0x40
-IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x04, 0x08, 0x40
-RT_TABLE_MAIN, RTN_UNICAST = 254, 1
-# enum ARPHRD_*, for interfaces of no software kind
-HARDWARE = {1: "ether", 772: "loopback"}
-FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 6}
+# enum rtnetlink_groups: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE,
+# IPV6_RULE, NEXTHOP
+GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19, 32))
+
+# Interface index, address, prefix length: the kernel may have an address with several prefixes.
+_Key = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,11 @@ class RouteMonitor:
         self._listener = listener
         self._receive_buffer = receive_buffer
         self._interfaces: dict[int, NewInterface] = {}
-        self._addresses: set[NewLocalAddress] = set()
+        self._addresses: dict[_Key, NewLocalAddress] = {}
         self._default_routes: DefaultRoutesRead | None = None
+        self._routed = RoutedAddressesRead(frozenset())
         self._routes_changed = asyncio.Event()
+        self._lookup = RouteLookup()
         self._socket: Any = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,9 +74,10 @@ class RouteMonitor:
         """Join the groups, tell all that is there, and go on from that."""
         await self._open()
         self._update(await self.snapshot())
+        await self._read_routed()
         self._tasks = [
             asyncio.create_task(self._read_messages(), name="rtnetlink"),
-            asyncio.create_task(self._read_routes(), name="default routes"),
+            asyncio.create_task(self._read_routes(), name="routes"),
         ]
 
     async def close(self) -> None:
@@ -79,6 +86,7 @@ class RouteMonitor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        self._lookup.close()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -86,9 +94,9 @@ class RouteMonitor:
     async def snapshot(self) -> NetworkSnapshot:
         """Ask for everything, on a socket of its own."""
         async with AsyncIPRoute() as route:
-            interfaces = [_interface(m) async for m in await route.get_links()]
-            addresses = [_address(m) async for m in await route.get_addr()]
-            routes = await _default_routes(route)
+            interfaces = [decode_interface(m) async for m in await route.get_links()]
+            addresses = [decode_address(m) async for m in await route.get_addr()]
+            routes = await read_default_routes(route)
         return NetworkSnapshot(
             tuple(i for i in interfaces if i is not None),
             tuple(a for a in addresses if a is not None),
@@ -121,53 +129,70 @@ class RouteMonitor:
                 logger.warning("rtnetlink: tried again in %.0f s", RETRY, exc_info=True)
                 await asyncio.sleep(RETRY)
             else:
+                self._routes_changed.set()
                 self._listener(EventsLost("rtnetlink"))
                 return
 
     async def _read_routes(self) -> None:
-        """Read the default routes after whatever may have changed them.
+        """Read the ways out after whatever may have changed them.
 
         Messages would not do: a link that goes down takes its IPv4 routes silently, and so does,
-        on older kernels, their source address.
+        on older kernels, their source address; and rules choose among routes.
         """
         while True:
             await self._routes_changed.wait()
             self._routes_changed.clear()
             try:
                 async with AsyncIPRoute() as route:
-                    self._set_default_routes(await _default_routes(route))
+                    self._set_default_routes(await read_default_routes(route))
+                await self._read_routed()
             except Exception:  # likewise
-                logger.warning("rtnetlink: default routes are read anew", exc_info=True)
+                logger.warning("rtnetlink: routes are read anew", exc_info=True)
                 self._routes_changed.set()
                 await asyncio.sleep(RETRY)
 
+    async def _read_routed(self) -> None:
+        """Look up every address; events go on meanwhile, for there may be hundreds."""
+        routed = set()
+        for index, address in self._present():
+            if self._lookup.is_routed(index, address):
+                routed.add((index, address))
+            await asyncio.sleep(0)
+        reading = RoutedAddressesRead(frozenset(routed & self._present()))
+        if reading != self._routed:
+            self._routed = reading
+            self._listener(reading)
+
+    def _present(self) -> set[tuple[int, str]]:
+        return {(index, address) for index, address, _ in self._addresses}
+
     def _apply(self, message: Any) -> None:
-        match message["event"]:
+        match message.get("event"):
             case "RTM_NEWLINK":
-                interface = _interface(message)
+                interface = decode_interface(message)
                 if interface is not None:
                     self._add_interface(interface)
             case "RTM_DELLINK":
-                if _interface(message) is not None:
+                if decode_interface(message) is not None:
                     self._remove_interface(message["index"])
-            case "RTM_NEWADDR":
-                address = _address(message)
-                if address is not None:
-                    self._add_address(address)
-                else:
-                    self._remove_address(_address(message, usable=False))
-            case "RTM_DELADDR":
-                self._remove_address(_address(message, usable=False))
-            case "RTM_NEWROUTE" | "RTM_DELROUTE":
-                if message["dst_len"] == 0:
-                    self._routes_changed.set()
+            case "RTM_NEWADDR" if (address := decode_address(message)) is not None:
+                self._add_address(address)
+            case "RTM_NEWADDR" | "RTM_DELADDR":  # one that is not usable might as well be gone
+                self._remove_address(decode_address(message, usable=False))
+            case "RTM_NEWROUTE" | "RTM_DELROUTE" if message["dst_len"] == 0:
+                self._routes_changed.set()
+            # pyroute2 has no word for RTM_NEWNEXTHOP and RTM_DELNEXTHOP; the latter takes the IPv4
+            # routes that use it along, silently.
+            case "RTM_NEWRULE" | "RTM_DELRULE" | None:
+                self._routes_changed.set()
             case _:
                 pass  # the groups carry no others today
 
     def _update(self, snapshot: NetworkSnapshot) -> None:
         """Tell the difference between what was known and *snapshot*."""
-        for address in self._addresses - set(snapshot.addresses):
-            self._remove_address(address)
+        addresses = {_key(a): a for a in snapshot.addresses}
+        for key in self._addresses.keys() - addresses.keys():
+            self._remove_address(self._addresses[key])
         for index in self._interfaces.keys() - {i.index for i in snapshot.interfaces}:
             self._remove_interface(index)
         for interface in snapshot.interfaces:
@@ -198,24 +223,31 @@ class RouteMonitor:
     def _remove_interface(self, index: int) -> None:
         if self._interfaces.pop(index, None) is None:
             return
-        for address in [a for a in self._addresses if a.interface_index == index]:
+        for address in [a for a in self._addresses.values() if a.interface_index == index]:
             self._remove_address(address)
+        # An interface that comes back with this index has no routes until they are told again.
+        self._default_routes = None
         self._routes_changed.set()
         self._listener(DeleteInterface(index))
 
     def _add_address(self, address: NewLocalAddress) -> None:
-        if address not in self._addresses:
-            self._addresses.add(address)
+        known = self._addresses.get(_key(address))
+        self._addresses[_key(address)] = address
+        index, text, traits = address.interface_index, address.address, address.traits
+        if known is None:
+            self._routes_changed.set()
             self._listener(address)
+        elif known != address:
+            self._listener(AddressTraitsRead(index, text, traits))
 
     def _remove_address(self, address: NewLocalAddress | None) -> None:
-        if address is None or address not in self._addresses:
+        if address is None or self._addresses.pop(_key(address), None) is None:
             return
-        self._addresses.remove(address)
         self._routes_changed.set()
         index, text = address.interface_index, address.address
         # The same address may be there with another prefix length.
-        if not any(a.interface_index == index and a.address == text for a in self._addresses):
+        if (index, text) not in self._present():
+            self._routed = RoutedAddressesRead(self._routed.addresses - {(index, text)})
             self._listener(DeleteLocalAddress(index, text))
 
     def _set_default_routes(self, routes: DefaultRoutesRead) -> None:
@@ -224,41 +256,5 @@ class RouteMonitor:
             self._listener(routes)
 
 
-def _interface(message: Any) -> NewInterface | None:
-    """Read a link message; None for a bridge's word about its port, which is no interface."""
-    if message["family"] != socket.AF_UNSPEC:
-        return None
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
-    return NewInterface(
-        message["index"],
-        message.get_attr("IFLA_IFNAME") or "",
-        kind or HARDWARE.get(message["ifi_type"], ""),
-        bool(message["flags"] & IFF_UP),
-        bool(message["flags"] & IFF_RUNNING),
-    )
-
-
-def _address(message: Any, *, usable: bool = True) -> NewLocalAddress | None:
-    """Read an address message; where it must be *usable*, None for one that is not."""
-    # On a point-to-point link IFA_ADDRESS is the peer's; IPv6 has IFA_LOCAL there only.
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    flags = message.get_attr("IFA_FLAGS") or message["flags"]
-    tentative = flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC
-    if message["family"] not in FAMILIES or not text:
-        return None
-    if usable and (tentative or flags & IFA_F_DADFAILED):
-        return None
-    return NewLocalAddress(message["index"], text, message["prefixlen"])
-
-
-async def _default_routes(route: Any) -> DefaultRoutesRead:
-    interfaces: set[tuple[int, int]] = set()
-    for family, version in FAMILIES.items():
-        async for message in await route.get_default_routes(family, RT_TABLE_MAIN):
-            if message["type"] != RTN_UNICAST:
-                continue
-            hops = message.get_attr("RTA_MULTIPATH") or ()
-            indices = {hop["oif"] for hop in hops} | {message.get_attr("RTA_OIF")}
-            interfaces.update((index, version) for index in indices if index)
-    return DefaultRoutesRead(frozenset(interfaces))
+def _key(address: NewLocalAddress) -> _Key:
+    return address.interface_index, address.address, address.prefix_length

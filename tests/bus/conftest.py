@@ -6,12 +6,15 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dbus_next import Message, MessageFlag, MessageType
 from dbus_next.aio import MessageBus
 
 from mptcpd_dbus.bus import message
-from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.names import BUS_NAME, ROOT
+from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport
 from mptcpd_dbus.bus.wire import encode
 
 _CONFIG = """\
@@ -172,6 +175,67 @@ async def read_message(reader: asyncio.StreamReader) -> message.Incoming:
     start = await reader.readexactly(16)
     head = message.read_head(start, 0)
     return message.parse(head, start + await reader.readexactly(head.total - 16))
+
+
+async def ask(
+    client: MessageBus,
+    path: str,
+    interface: str | None,
+    member: str,
+    signature: str = "",
+    *body: Any,
+    flags: MessageFlag = MessageFlag.NONE,
+) -> Message:
+    """Call the service and give its answer, be it an error."""
+    reply = await asyncio.wait_for(
+        client.call(
+            Message(
+                destination=BUS_NAME,
+                path=path,
+                interface=interface,
+                member=member,
+                signature=signature,
+                body=list(body),
+                flags=flags,
+            )
+        ),
+        10,
+    )
+    assert isinstance(reply, Message)
+    return reply
+
+
+def plain(value: Any) -> Any:
+    """Take the variants of dbus-next out of *value*."""
+    if hasattr(value, "signature"):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+async def subscribe(client: MessageBus) -> list[Message]:
+    """Collect every signal of the service."""
+    heard: list[Message] = []
+
+    def hear(sent: Message) -> None:
+        if sent.message_type is MessageType.SIGNAL and sent.path.startswith(ROOT):
+            heard.append(sent)
+
+    client.add_message_handler(hear)
+    await client.call(
+        Message(
+            destination=DBUS,
+            path=DBUS_PATH,
+            interface=DBUS,
+            member="AddMatch",
+            signature="s",
+            body=[f"type='signal',path_namespace='{ROOT}'"],
+        )
+    )
+    return heard
 
 
 @pytest.fixture

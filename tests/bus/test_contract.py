@@ -15,11 +15,12 @@ STANDARD = {f"org.freedesktop.DBus.{name}" for name in ("Introspectable", "Objec
 PROPERTIES = "org.freedesktop.DBus.Properties"
 
 # any, inactive, active; see polkit(8).  "keep" ignores the arguments of a call, so what changes the
-# whole host is asked for each time.
+# whole host or runs code is asked for each time.
 DEFAULTS = {
     "org.mptcpd1.manage-connections": ("auth_admin", "auth_admin", "auth_admin_keep"),
     "org.mptcpd1.manage-endpoints": ("auth_admin", "auth_admin", "auth_admin_keep"),
     "org.mptcpd1.set-path-manager": ("auth_admin", "auth_admin", "auth_admin"),
+    "org.mptcpd1.manage-plugins": ("auth_admin", "auth_admin", "auth_admin"),
 }
 HARMLESS = {"GetConnection", "GetStatistics", "ListConnections"}
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from dbus_next import Message, MessageFlag, MessageType
+from dbus_next import MessageType
 from dbus_next.aio import MessageBus
 
 from mptcpd_dbus.bus.error_names import ERROR_NAMES, BusError, on_the_bus
@@ -16,9 +16,9 @@ from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, Signal,
 from mptcpd_dbus.bus.names import BUS_NAME, NAME_CALLS, ROOT, TRUSTED_CALLS
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
-from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport
+from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core import errors
-from tests.bus.conftest import encoded, raw_call, raw_client, until
+from tests.bus.conftest import ask, encoded, plain, raw_call, raw_client, subscribe, until
 
 ONE = f"{ROOT}/connection/1"
 TWO = f"{ROOT}/connection/2"
@@ -115,66 +115,6 @@ async def service(transport: Transport) -> AsyncIterator[Service]:
     yield service
     service.tree.stop()
     service.peers.stop()
-
-
-async def ask(
-    client: MessageBus,
-    path: str,
-    interface: str | None,
-    member: str,
-    signature: str = "",
-    *body: Any,
-    flags: MessageFlag = MessageFlag.NONE,
-) -> Message:
-    reply = await asyncio.wait_for(
-        client.call(
-            Message(
-                destination=BUS_NAME,
-                path=path,
-                interface=interface,
-                member=member,
-                signature=signature,
-                body=list(body),
-                flags=flags,
-            )
-        ),
-        10,
-    )
-    assert isinstance(reply, Message)
-    return reply
-
-
-def plain(value: Any) -> Any:
-    """Take the variants of dbus-next out of *value*."""
-    if hasattr(value, "signature"):
-        return plain(value.value)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value
-
-
-async def subscribe(client: MessageBus) -> list[Message]:
-    """Collect every signal of the service."""
-    heard: list[Message] = []
-
-    def hear(sent: Message) -> None:
-        if sent.message_type is MessageType.SIGNAL and sent.path.startswith(ROOT):
-            heard.append(sent)
-
-    client.add_message_handler(hear)
-    await client.call(
-        Message(
-            destination=DBUS,
-            path=DBUS_PATH,
-            interface=DBUS,
-            member="AddMatch",
-            signature="s",
-            body=[f"type='signal',path_namespace='{ROOT}'"],
-        )
-    )
-    return heard
 
 
 # What is told
@@ -301,6 +241,23 @@ async def test_managed_objects_are_what_get_all_says(service: Service, client: M
             assert plain(managed.body[0][path]) == {
                 "org.mptcpd1.Connection": plain(everything.body[0])
             }
+
+
+async def test_who_asks_for_everything_takes_no_change_away_from_who_listens(
+    service: Service, client: MessageBus
+) -> None:
+    heard = await subscribe(client)
+    thing = Thing(1)
+    service.tree.add(ONE, thing, [service.connection])
+    service.tree.flush()
+    thing.state = "established"
+    service.tree.changed(ONE)
+
+    await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
+    service.tree.flush()
+    await until(lambda: len(heard) == 2)
+
+    assert plain(heard[1].body) == ["org.mptcpd1.Connection", {"State": "established"}, []]
 
 
 async def test_an_object_that_is_gone_is_not_managed_any_more(

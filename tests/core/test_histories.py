@@ -1,8 +1,9 @@
 """Any history of events, any of them lost, ends in the truth once the difference is applied."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,14 +12,18 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.diff import difference
+from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.readings import ConnectionRead, SubflowRead
 from mptcpd_dbus.core.state import State
-from mptcpd_dbus.core.types import ConnectionState, FourTuple
+from mptcpd_dbus.core.types import AddressEntry, AddressFlag, ConnectionState, FourTuple
 from tests.core.example import INITIAL_ROW, JOINED_ROW, ROW
 
 TOKENS = (1, 2)
 ADDRESSES = st.sampled_from(["10.0.1.1", "10.0.2.1", "fd00::1"])
 IDS = st.integers(0, 3)
+FLAGS = st.sampled_from([0, AddressFlag.IMPLICIT])
+ENTRIES = st.builds(AddressEntry, ADDRESSES, IDS, IDS, FLAGS)
+NAMES = st.sampled_from(["a", "b"])
 
 
 @dataclass
@@ -192,8 +197,14 @@ def _few(kind: type) -> st.SearchStrategy[Any]:
         int: IDS,
         FourTuple: st.builds(FourTuple, ADDRESSES, IDS, ADDRESSES, IDS),
         str: ADDRESSES,
+        frozenset[tuple[int, str, int]]: st.frozensets(st.tuples(IDS, ADDRESSES, IDS)),
+        tuple[AddressEntry, ...]: st.lists(ENTRIES, max_size=3).map(tuple),
     }
-    names = {name: few[hint] for name, hint in kind.__annotations__.items() if hint in few}
+    names = {name: few[hint] for name, hint in get_type_hints(kind).items() if hint in few}
+    if kind in (readings.PolicyRead, readings.PolicyGone):
+        names["name"] = NAMES
+    elif kind is readings.OwnerRead:
+        names["owner"] = NAMES | st.just("")
     return st.builds(kind, **names)
 
 
@@ -214,3 +225,33 @@ def test_no_sequence_of_events_and_readings_makes_apply_fail(
 
     for connection in state.connections.values():
         assert all(s.connection is connection for s in connection.subflows.values())
+
+
+OWNERSHIP: list[events.Event | readings.Reading] = []
+for _token in TOKENS:
+    OWNERSHIP += [
+        events.NewConnection(_token, FourTuple("10.0.1.1", 4000 + _token, "10.0.9.1", 80)),
+        events.ConnectionClosed(_token),
+        *(readings.OwnerRead(_token, owner) for owner in ("", "a", "b")),
+    ]
+for _name in ("a", "b"):
+    OWNERSHIP += [
+        readings.PolicyRead(_name, "", "", 0, "both", PolicyState.RUNNING, "", 0),
+        readings.PolicyGone(_name),
+    ]
+
+
+@given(st.lists(st.sampled_from(OWNERSHIP), min_size=10, max_size=40))
+@settings(max_examples=200, deadline=None, database=None)
+def test_every_policy_knows_how_many_connections_have_it_as_their_owner(
+    history: list[events.Event | readings.Reading],
+) -> None:
+    state = State()
+
+    for what in history:
+        state.apply(what)
+
+        owners = Counter(connection.owner for connection in state.connections.values())
+        assert {name: policy.connections for name, policy in state.policies.items()} == {
+            name: owners[name] for name in state.policies
+        }

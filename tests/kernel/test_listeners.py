@@ -58,6 +58,52 @@ async def test_a_listener_lives_as_long_as_it_has_a_user(listeners: Listeners) -
     listeners.close(BOB)
 
 
+async def test_what_one_user_opens_twice_counts_twice_for_him_alone(listeners: Listeners) -> None:
+    place = ("127.0.0.9", PORT)
+    for user in (ALICE, ALICE, BOB):
+        assert listeners.open(user, *place) == PORT
+
+    listeners.release(ALICE, *place)
+    listeners.release(BOB, *place)
+    assert listening() == {place}
+    with pytest.raises(InvalidArgument, match=r"127\.0\.0\.9 port 6000 is not listened on"):
+        listeners.release(BOB, *place)
+    assert listening() == {place}
+    listeners.release(ALICE, *place)
+
+    assert listening() == set()
+    for address, port in (place, ("127.0.0.9", 0)):
+        with pytest.raises(InvalidArgument):
+            listeners.release(ALICE, address, port)
+
+
+async def test_a_user_is_closed_with_all_that_he_opened_and_without_what_others_did(
+    listeners: Listeners,
+) -> None:
+    for user, address in ((ALICE, "127.0.0.9"), (ALICE, "127.0.0.9"), (ALICE, "::1")):
+        listeners.open(user, address, PORT)
+    listeners.open(BOB, "::1", PORT)
+
+    listeners.close(ALICE)
+
+    assert listening() == {("::1", PORT)}
+    listeners.release(BOB, "::1", PORT)
+    assert listening() == set()
+    assert not any(vars(listeners).values())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.9", "::1"])
+async def test_port_0_is_another_port_each_time(listeners: Listeners, address: str) -> None:
+    ports = {listeners.open(ALICE, address, 0) for _ in range(3)}
+
+    assert len(ports) == 3
+    assert 0 not in ports
+    assert listening() == {(address, port) for port in ports}
+    for port in ports:
+        listeners.release(ALICE, address, port)
+    assert listening() == set()
+
+
 async def test_own_listeners_are_known_by_their_inodes(host: Host, listeners: Listeners) -> None:
     listeners.open(ALICE, "127.0.0.9", PORT)
     other = host.listen()
@@ -70,22 +116,22 @@ async def test_own_listeners_are_known_by_their_inodes(host: Host, listeners: Li
     assert set(rows.values()) == {"127.0.0.9", other.getsockname()[0]}
 
 
-@pytest.mark.parametrize("listener", [True, False])
+@pytest.mark.parametrize(("listener", "port"), [(True, PORT), (True, 0), (False, PORT)])
 async def test_a_join_to_an_announced_port_needs_the_listener(
-    host: Host, listeners: Listeners, listener: bool
+    host: Host, listeners: Listeners, listener: bool, port: int
 ) -> None:
     host.use_path_manager("userspace")
     events, requests, diag = EventSocket(), RequestSocket(), SockDiag()
     host.talk(host.listen())
     ends = {e.server_side: e for e in events.drain()[0] if isinstance(e, NewConnection)}
-    announced = AddressEntry("127.0.0.9", 9, PORT, AddressFlag.SIGNAL)
     source = AddressEntry("127.0.0.8", 8)
 
     if listener:
-        listeners.open(ALICE, announced.address, PORT)
+        port = listeners.open(ALICE, "127.0.0.9", port)
+    announced = AddressEntry("127.0.0.9", 9, port, AddressFlag.SIGNAL)
     await requests.execute(c.Announce(ends[True].token, announced))
     await requests.execute(
-        c.SubflowCreate(ends[False].token, source, AddressEntry("127.0.0.9", port=PORT))
+        c.SubflowCreate(ends[False].token, source, AddressEntry("127.0.0.9", port=port))
     )
 
     def outcome() -> bool | int:
@@ -168,7 +214,7 @@ async def test_the_wildcards_of_both_families_share_a_port(listeners: Listeners)
     assert listening() == {("::", PORT), ("0.0.0.0", PORT)}  # noqa: S104 - likewise
 
 
-@pytest.mark.parametrize(("address", "port"), [("lo", 1), ("127.0.0.1", 0), ("::1", 65536)])
+@pytest.mark.parametrize(("address", "port"), [("lo", 1), ("127.0.0.1", -1), ("::1", 65536)])
 async def test_what_is_no_place_to_listen_is_an_invalid_argument(
     listeners: Listeners, address: str, port: int
 ) -> None:

@@ -15,6 +15,7 @@ import resource
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,13 @@ TOKEN = struct.Struct("=12xI")  # struct mptcp_info: eight bytes, u32 flags, u32
 NOT_MPTCP = (errno.EOPNOTSUPP, errno.ENOPROTOOPT)
 LIMIT = 10.0  # seconds for each operation
 PORTION = bytes(65536)
+TICK = 0.002  # seconds between two looks of a process at whether it runs at all
+SHORTEST = 0.001  # seconds of silence that are worth remembering
+REMEMBERED = 100_000  # silences
+
+
+def _memory() -> deque[tuple[float, float]]:
+    return deque(maxlen=REMEMBERED)
 
 
 @dataclass
@@ -36,8 +44,18 @@ class Conversation:
     received: int = 0
     pause: float = 0.0
     last: float = 0.0
+    silences: deque[tuple[float, float]] = field(default_factory=_memory)
     sender: asyncio.Task[None] | None = None
     reader: asyncio.Task[None] | None = None
+
+    def arrived(self, count: int) -> None:
+        """Note that bytes have come just now, and how long none had."""
+        now = time.monotonic()
+        self.pause = max(self.pause, now - self.last)
+        if now - self.last >= SHORTEST:
+            self.silences.append((self.last, now))
+        self.last = now
+        self.received += count
 
     def quiet(self) -> None:
         """Stop what runs in the background."""
@@ -55,6 +73,8 @@ class Application:
     sockets: dict[int, socket.socket] = field(default_factory=dict)
     talks: dict[int, Conversation] = field(default_factory=dict)
     number: int = 0
+    late: deque[tuple[float, float]] = field(default_factory=_memory)
+    ticker: asyncio.Task[None] | None = None
 
     async def listen(self, address: str, port: int = 0, *, mptcp: bool = True) -> tuple[int, int]:
         """Listen, and return the listener and its port."""
@@ -145,6 +165,19 @@ class Application:
         self.talks[talk].last = time.monotonic()
         self.talks[talk].reader = self.loop.create_task(self._drain(self.talks[talk]))
 
+    async def push(self, talk: int, size: int, every: float) -> None:
+        """Send a message of that size every so many seconds in the background."""
+        self.talks[talk].sender = self.loop.create_task(self._push(self.talks[talk], size, every))
+
+    async def ping(self, talk: int, size: int) -> None:
+        """Send a message and read one of that size, back to back in the background."""
+        self.talks[talk].last = time.monotonic()
+        self.talks[talk].reader = self.loop.create_task(self._ping(self.talks[talk], size))
+
+    async def pong(self, talk: int) -> None:
+        """Send back what comes, in the background."""
+        self.talks[talk].reader = self.loop.create_task(self._pong(self.talks[talk]))
+
     async def silent(self, talk: int) -> None:
         """Neither read nor send any more, but keep the socket."""
         self.talks[talk].quiet()
@@ -158,6 +191,35 @@ class Application:
         pause = max(conversation.pause, time.monotonic() - conversation.last)
         conversation.pause = 0.0
         return {"sent": conversation.sent, "received": conversation.received, "pause": pause}
+
+    async def silence(
+        self, talk: int, since: float, until: float | None = None
+    ) -> tuple[float, float]:
+        """Return when the longest time without an arrival since a moment began and ended.
+
+        Moments are those of the monotonic clock, which all processes of the machine share.  What
+        began before the moment begins with it, what still goes on ends now, and what begins after
+        *until* does not count.
+        """
+        conversation, now = self.talks[talk], time.monotonic()
+        begins_by = now if until is None else until
+        found = [
+            (max(begun, since), ended)
+            for begun, ended in (*conversation.silences, (conversation.last, now))
+            if ended > since and begun <= begins_by
+        ]
+        # None is found between arrivals that came in close succession.
+        return max(found, key=lambda silence: silence[1] - silence[0], default=(since, since))
+
+    async def tick(self) -> None:
+        """Remember from now on when this process was kept from running."""
+        if self.ticker is None:
+            self.ticker = self.loop.create_task(self._tick())
+
+    async def kept(self, since: float, until: float) -> float:
+        """Return for how many seconds between two moments this process was kept from running."""
+        overlaps = (min(ended, until) - max(begun, since) for begun, ended in self.late)
+        return sum(overlap for overlap in overlaps if overlap > 0)
 
     async def token(self, talk: int) -> int | None:
         """Return the token of a Multipath TCP connection; None if it fell back to TCP."""
@@ -238,10 +300,49 @@ class Application:
     async def _drain(self, conversation: Conversation) -> None:
         with contextlib.suppress(OSError):
             while data := await self.loop.sock_recv(conversation.socket, len(PORTION)):
-                now = time.monotonic()
-                conversation.pause = max(conversation.pause, now - conversation.last)
-                conversation.last = now
+                conversation.arrived(len(data))
+
+    async def _push(self, conversation: Conversation, size: int, every: float) -> None:
+        message, due = bytes(size), self.loop.time()
+        with contextlib.suppress(OSError):
+            while True:
+                await self.loop.sock_sendall(conversation.socket, message)
+                conversation.sent += size
+                due += every
+                await asyncio.sleep(due - self.loop.time())
+
+    async def _ping(self, conversation: Conversation, size: int) -> None:
+        message = bytes(size)
+        with contextlib.suppress(OSError):
+            while True:
+                await self.loop.sock_sendall(conversation.socket, message)
+                conversation.sent += size
+                missing = size
+                while missing:
+                    data = await self.loop.sock_recv(conversation.socket, missing)
+                    if not data:
+                        return
+                    conversation.arrived(len(data))
+                    missing -= len(data)
+
+    async def _pong(self, conversation: Conversation) -> None:
+        with contextlib.suppress(OSError):
+            while data := await self.loop.sock_recv(conversation.socket, len(PORTION)):
                 conversation.received += len(data)
+                await self.loop.sock_sendall(conversation.socket, data)
+                conversation.sent += len(data)
+
+    async def _tick(self) -> None:
+        """Look whether a sleep of TICK takes TICK; the rest this process was kept from running.
+
+        Others had the processor, or the machine itself stood still.
+        """
+        while True:
+            due = time.monotonic() + TICK
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            if now - due >= SHORTEST:
+                self.late.append((due, now))
 
 
 def _socket(address: str, *, mptcp: bool) -> socket.socket:

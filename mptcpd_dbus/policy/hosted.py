@@ -1,0 +1,126 @@
+"""One policy of the host: its class, its running instance, its queues, and how it is doing."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable
+from typing import Any
+
+from mptcpd_dbus.core.policies import PolicyState
+from mptcpd_dbus.core.state import State
+from mptcpd_dbus.plugin import HANDLERS, Plugin, PluginSettings
+from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.door import PathManager
+from mptcpd_dbus.policy.mailbox import HOST, Failure, Function, Mailbox
+from mptcpd_dbus.policy.match import Match
+from mptcpd_dbus.policy.watch import Watch
+
+FAILURES = 5
+"""A plugin is disabled after so many handlers that failed in a row."""
+
+
+class Hosted:
+    """A policy, from `begin` to `end` and again.
+
+    `rank` orders the policies: priority, place in the list, place among a parent's rules.  `parent`
+    is the plugin whose rules brought it, "" for one that the configuration did.
+    """
+
+    def __init__(self, name: str, rank: tuple[int, int, int], parent: str = "") -> None:
+        self.name = name
+        self.rank = rank
+        self.parent = parent
+        self.kind: type[Plugin] = Plugin
+        self.settings = PluginSettings()
+        self.match = Match()
+        self.state = PolicyState.LOADED
+        self.problem = ""
+        self.mismatch = ""
+        self.errors = 0
+        self.instance: Plugin | None = None
+        self.mailbox: Mailbox
+        self._bound: dict[str, Function] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether its handlers are called."""
+        return self.state is PolicyState.RUNNING
+
+    def steers(self, path_manager: str) -> bool:
+        """Whether it works with that path manager of the kernel's."""
+        return self.kind.steers in (path_manager, "both")
+
+    def begin(
+        self,
+        pm: PathManager,
+        state: State,
+        watch: Watch,
+        failed: Callable[["Hosted", Failure], None],
+        behind: Callable[["Hosted", int], None],
+    ) -> None:
+        """Make the instance and its queues."""
+        self.mailbox = Mailbox(
+            self.name, watch, lambda failure: failed(self, failure), lambda key: behind(self, key)
+        )
+        began = watch.enter(self.name, "__init__")
+        try:
+            self.instance = self.kind(pm, self.settings, _Service(self, state))
+        finally:
+            watch.leave(self.name, "__init__", began)
+        self._bound = {
+            name: getattr(self.instance, name)
+            for name in HANDLERS
+            if getattr(self.kind, name) is not getattr(Plugin, name)
+        }
+
+    def hears(self, handler: str) -> bool:
+        """Whether it has that handler."""
+        return handler in self._bound
+
+    def post(self, key: int, handler: str, *arguments: Any) -> None:
+        """Have the handler called in its turn, if there is one."""
+        bound = self._bound.get(handler)
+        if bound is not None:
+            self.mailbox.post(key, handler, bound, *arguments)
+
+    async def run(self, handler: str) -> bool:
+        """Call a handler of host events in its turn; give whether it went well."""
+        bound = self._bound.get(handler)
+        return bound is None or await self.mailbox.run(handler, bound)
+
+
+class _Service:
+    """What a plugin has beside `pm`."""
+
+    def __init__(self, hosted: Hosted, state: State) -> None:
+        self._hosted = hosted
+        self._state = state
+
+    @property
+    def connections(self) -> tuple[snapshots.Connection, ...]:
+        """The connections that the policy decides for."""
+        own = self._hosted.name
+        living = self._state.connections.values()
+        return tuple(snapshots.connection(c) for c in living if c.owner == own)
+
+    def after(
+        self,
+        seconds: float,
+        function: Function,
+        arguments: tuple[Any, ...],
+        connection: snapshots.Connection | None,
+    ) -> "_NoTimer | Any":
+        """Call *function* later, in its queue."""
+        key = HOST
+        if connection is not None:
+            living = self._state.connections.get(connection.token)
+            key = connection.number
+            if living is None or living.number != key or living.owner != self._hosted.name:
+                return _NoTimer()
+        name = getattr(function, "__name__", "timer")
+        return self._hosted.mailbox.after(seconds, key, name, function, arguments)
+
+
+class _NoTimer:
+    """Stands for a timer of a connection that is no longer the policy's."""
+
+    def cancel(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,101 @@
+"""From the text of a plugin's file to its class; what is wrong with it is said in one line."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import difflib
+import inspect
+import sys
+import types
+
+from mptcpd_dbus.plugin import API_VERSION, HANDLERS, Plugin, PluginSettings
+from mptcpd_dbus.policy.files import PluginProblem
+from mptcpd_dbus.policy.watch import Watch
+
+_PACKAGE = "mptcpd_dbus_plugins"
+_STEERS = ("kernel", "userspace", "both")
+
+
+def load(name: str, source: bytes, watch: Watch) -> type[Plugin]:
+    """Run *source* and give the one class in it that is a plugin; raise PluginProblem."""
+    module = types.ModuleType(f"{_PACKAGE}.{name}")
+    module.__file__ = f"{name}.py"
+    began = watch.enter(name, "import")
+    sys.modules[module.__name__] = module  # dataclasses and pydantic look there
+    try:
+        exec(compile(source, f"{name}.py", "exec"), vars(module))  # noqa: S102 # that is loading
+    except SyntaxError as error:
+        raise PluginProblem(f"line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        line = _line_of(error, f"{name}.py")
+        raise PluginProblem(f"{line}{type(error).__name__}: {error}".splitlines()[0]) from error
+    finally:
+        watch.leave(name, "import", began)
+    found = [
+        thing
+        for thing in vars(module).values()
+        if isinstance(thing, type)
+        and issubclass(thing, Plugin)
+        and thing.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        names = ", ".join(sorted(kind.__name__ for kind in found)) or "none"
+        raise PluginProblem(f"one class derived from Plugin is wanted, found {names}")
+    check(found[0])
+    return found[0]
+
+
+def check(plugin: type[Plugin]) -> None:
+    """Raise PluginProblem if *plugin* cannot mean what it says."""
+    if not isinstance(plugin.requires_api, int) or not 1 <= plugin.requires_api <= API_VERSION:
+        raise PluginProblem(
+            f"it wants version {plugin.requires_api} of the plugin API; this daemon has"
+            f" {API_VERSION}: update the daemon or the plugin"
+        )
+    if plugin.steers not in _STEERS:
+        raise PluginProblem(f"steers = {plugin.steers!r} is none of {', '.join(_STEERS)}")
+    if not isinstance(plugin.priority, int) or not -20 <= plugin.priority <= 19:
+        raise PluginProblem(f"priority = {plugin.priority!r} is not between -20 and 19")
+    for kind in plugin.__mro__[: plugin.__mro__.index(Plugin)]:
+        for name, member in vars(kind).items():
+            if inspect.isfunction(member):
+                _check_method(name, member)
+
+
+def _check_method(name: str, method: types.FunctionType) -> None:
+    coroutine = asyncio.iscoroutinefunction(method)
+    if name not in HANDLERS:
+        close = difflib.get_close_matches(name, HANDLERS, 1, 0.8 if coroutine else 0.9)
+        if coroutine and not name.startswith("_") or close:
+            hint = f"; do you mean {close[0]}?" if close else " (helpers begin with _)"
+            raise PluginProblem(f"{name} is no handler{hint}")
+        return
+    wanted = f"async def {name}({', '.join(('self', *HANDLERS[name]))})"
+    if not coroutine:
+        raise PluginProblem(f"{name} must be a coroutine: {wanted}")
+    try:
+        inspect.signature(method).bind("self", *HANDLERS[name])
+    except TypeError as error:
+        raise PluginProblem(f"{name} has a wrong parameter list: {wanted} is wanted") from error
+
+
+def settings_of(plugin: type[Plugin]) -> type[PluginSettings]:
+    """Give the model of a plugin's settings: what it declares `settings` to be."""
+    for kind in plugin.__mro__:
+        declared = vars(kind).get("__annotations__", {}).get("settings")
+        if declared is None:
+            continue
+        if isinstance(declared, str):
+            declared = getattr(sys.modules[kind.__module__], declared, None)
+        if not isinstance(declared, type) or not issubclass(declared, PluginSettings):
+            raise PluginProblem(f"settings is declared as {declared!r}, no PluginSettings")
+        return declared
+    return PluginSettings
+
+
+def _line_of(error: BaseException, file: str) -> str:
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = f"line {trace.tb_lineno}: "
+        trace = trace.tb_next
+    return line

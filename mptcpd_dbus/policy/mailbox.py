@@ -1,0 +1,241 @@
+"""A plugin's queues: one per connection, one for host events; each runs handlers one by one.
+
+It knows when a handler fails, takes too long or falls behind, and decides nothing about that.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mptcpd_dbus.core.errors import MptcpdError
+from mptcpd_dbus.policy.watch import Watch, Watched
+
+HANDLER_SECONDS = 30.0
+"""A handler that takes longer is cancelled."""
+
+GRACE_SECONDS = 2.0
+"""A handler that does not end when it is cancelled is left behind after this time."""
+
+QUEUE = 1024
+"""So many events may wait for one connection's handler, or for that of host events."""
+
+HOST = 0
+"""The key of the queue for host events; connections have theirs under their numbers."""
+
+Function = Callable[..., Coroutine[Any, Any, None]]
+
+
+class Item(NamedTuple):
+    """A handler to be run."""
+
+    handler: str
+    function: Function
+    arguments: tuple[Any, ...]
+    done: "asyncio.Future[bool] | None" = None
+
+
+class Failure(NamedTuple):
+    """What went wrong in a handler, in one line."""
+
+    item: Item
+    text: str
+    error: BaseException | None = None
+
+    @property
+    def blame(self) -> bool:
+        """Whether the plugin is at fault, and not the kernel or a peer that said no."""
+        return not isinstance(self.error, MptcpdError)
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """What waits, the task that runs it, and since when the present item runs."""
+
+    items: deque[Item] = field(default_factory=deque)
+    task: "asyncio.Task[None] | None" = None
+    running: Item | None = None
+    since: float = 0.0
+    overdue: bool = False
+    timers: set[asyncio.TimerHandle] = field(default_factory=set)
+
+
+class Mailbox:
+    """The queues of the plugin *name*; *failed* and *behind* hear what goes wrong."""
+
+    def __init__(
+        self,
+        name: str,
+        watch: Watch,
+        failed: Callable[[Failure], None],
+        behind: Callable[[int], None],
+    ) -> None:
+        self._name = name
+        self._watch = watch
+        self._failed = failed
+        self._behind = behind
+        self.failures_in_a_row = 0
+        self._queues: dict[int, _Queue] = {}
+        self._clock: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits; timers do not count."""
+        return not any(queue.task for queue in self._queues.values())
+
+    def post(self, key: int, handler: str, function: Function, *arguments: Any) -> None:
+        """Have `function(*arguments)` awaited after what waits under *key*."""
+        self._put(key, Item(handler, function, arguments))
+
+    async def run(self, handler: str, function: Function) -> bool:
+        """Run a host event's handler in its turn; give whether it went well."""
+        done = asyncio.get_running_loop().create_future()
+        self._put(HOST, Item(handler, function, (), done))
+        return bool(await done)
+
+    def after(
+        self, seconds: float, key: int, handler: str, function: Function, arguments: tuple[Any, ...]
+    ) -> asyncio.TimerHandle:
+        """Post later, unless *key* is let go of before."""
+        queue = self._queues.setdefault(key, _Queue())
+
+        def due() -> None:
+            queue.timers.discard(timer)
+            if self._queues.get(key) is queue:
+                self.post(key, handler, function, *arguments)
+
+        timer = asyncio.get_running_loop().call_later(seconds, due)
+        queue.timers = {t for t in queue.timers if not t.cancelled()} | {timer}
+        return timer
+
+    def finish(self, key: int) -> None:
+        """Expect no more under *key*: its timers are off, what waits still runs."""
+        queue = self._queues.get(key)
+        if queue is not None:
+            _stop_timers(queue)
+            if queue.task is None:
+                del self._queues[key]
+
+    def drop(self, key: int) -> None:
+        """Forget what waits under *key*."""
+        items = self._queues[key].items
+        for item in items:
+            _tell(item, well=False)
+        items.clear()
+
+    def release(self, key: int) -> list[str]:
+        """Let go of *key* at once; give the handlers that were still to run."""
+        queue = self._queues.pop(key, None)
+        if queue is None:
+            return []
+        _stop_timers(queue)
+        left = [item.handler for item in queue.items]
+        for item in (queue.running, *queue.items):
+            _tell(item, well=False)
+        queue.items.clear()
+        if queue.task is not None:
+            queue.task.cancel()
+        return left
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for key in list(self._queues):
+            self.release(key)
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _put(self, key: int, item: Item) -> None:
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+        if len(queue.items) >= QUEUE:
+            self._behind(key)
+            return
+        queue.items.append(item)
+        if queue.task is None:
+            self._start(key, queue)
+
+    def _start(self, key: int, queue: _Queue) -> None:
+        loop = asyncio.get_running_loop()
+        queue.task = loop.create_task(self._work(key, queue))
+        if self._clock is None:
+            self._clock = loop.call_later(GRACE_SECONDS / 2, self._look)
+
+    async def _work(self, key: int, queue: _Queue) -> None:
+        task = asyncio.current_task()
+        clock = asyncio.get_running_loop().time
+        while queue.items and queue.task is task:
+            item = queue.running = queue.items.popleft()
+            queue.since, queue.overdue = clock(), False
+            failure = await self._run(queue, item)
+            if queue.task is not task or self._queues.get(key) is not queue:
+                return  # it was left behind, or nobody waits for it any more
+            queue.running = None
+            self._report(item, failure)
+        if queue.task is task:
+            queue.task = None
+            if self._queues.get(key) is queue and not queue.timers:
+                del self._queues[key]
+
+    async def _run(self, queue: _Queue, item: Item) -> Failure | None:
+        try:
+            coroutine = item.function(*item.arguments)
+            await Watched(self._watch.steps(self._name, item.handler, coroutine))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not queue.overdue or task is None:
+                raise
+            task.uncancel()
+            return Failure(item, f"took longer than {HANDLER_SECONDS:g} s")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 # a plugin's fault stays its own
+            text = str(error) if isinstance(error, MptcpdError) else _line(error)
+            return Failure(item, text, error)
+        return None
+
+    def _report(self, item: Item, failure: Failure | None) -> None:
+        if failure is None:
+            self.failures_in_a_row = 0
+        elif failure.blame:
+            self.failures_in_a_row += 1
+        _tell(item, well=failure is None)
+        if failure is not None:
+            self._failed(failure)
+
+    def _look(self) -> None:
+        """Cancel what takes too long, and go on without what does not end then."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for key, queue in list(self._queues.items()):
+            if queue.task is None or now - queue.since < HANDLER_SECONDS:
+                continue
+            if not queue.overdue:
+                queue.overdue = True
+                queue.task.cancel()
+            elif now - queue.since >= HANDLER_SECONDS + GRACE_SECONDS:
+                queue.task, item, queue.running = None, queue.running, None
+                if queue.items:
+                    self._start(key, queue)
+                if item is not None:
+                    text = f"took longer than {HANDLER_SECONDS:g} s and would not be cancelled"
+                    self._report(item, Failure(item, text))
+        self._clock = None
+        if not self.idle:
+            self._clock = loop.call_later(GRACE_SECONDS / 2, self._look)
+
+
+def _stop_timers(queue: _Queue) -> None:
+    for timer in queue.timers:
+        timer.cancel()
+    queue.timers.clear()
+
+
+def _tell(item: Item | None, *, well: bool) -> None:
+    if item is not None and item.done is not None and not item.done.done():
+        item.done.set_result(well)
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

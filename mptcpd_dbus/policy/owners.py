@@ -1,0 +1,118 @@
+"""Who decides for which connection: exactly one policy, or nobody.
+
+The policy that `path-manager` names is asked first, then the others by their rank; the first that
+runs, works with the connection's path manager and whose match fits gets it, and keeps it.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Iterable
+
+from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.readings import OwnerRead
+from mptcpd_dbus.core.types import ConnectionState
+from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.cgroups import ControlGroups
+from mptcpd_dbus.policy.hosted import Hosted
+
+
+class Owners:
+    """The line of policies that are asked, and what they got."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._state = engine.state
+        self._groups = ControlGroups()
+        self._line: list[Hosted] = []
+        self._running: dict[str, Hosted] = {}
+
+    @property
+    def running(self) -> list[Hosted]:
+        """All policies whose handlers are called, in the order of their ranks."""
+        return list(self._running.values())
+
+    def line_up(self, policies: Iterable[Hosted], default: str) -> None:
+        """Ask *policies* from now on, first the *default* one or those of its rules."""
+        ranked = sorted((p for p in policies if p.running), key=lambda p: p.rank)
+        self._running = {policy.name: policy for policy in ranked}
+        claiming = (p for p in ranked if p.kind.claims)
+        self._line = sorted(claiming, key=lambda p: default not in (p.name, p.parent or p.name))
+
+    def owner(self, connection: Connection) -> Hosted | None:
+        """Give the running policy that decides for *connection*."""
+        return self._running.get(connection.owner)
+
+    def welcome(self, connection: Connection) -> None:
+        """Find an owner for a new connection."""
+        policy = self._choose(connection)
+        if policy is not None:
+            self._own(connection, policy.name)
+
+    def claim(self) -> None:
+        """Find owners for the connections that have none."""
+        for connection in list(self._state.connections.values()):
+            if self.owner(connection) is None:
+                self.move(connection, self._choose(connection))
+
+    def check(self, connection: Connection) -> None:
+        """Choose again if the owner does not work with the path manager that was found."""
+        policy = self.owner(connection)
+        if policy is None or not policy.steers(connection.path_manager):
+            chosen = self._choose(connection)
+            if chosen is not policy:
+                self.move(connection, chosen)
+
+    def pass_on(self, policy: Hosted) -> None:
+        """Have the next in line decide for each connection of one that runs no more."""
+        for connection in self.owned_by(policy):
+            self.move(connection, self._choose(connection))
+
+    def give_up(self, number: int, policy: Hosted) -> None:
+        """Take one connection away from a policy that cannot follow its events."""
+        for connection in self.owned_by(policy):
+            if connection.number == number:
+                self.move(connection, self._choose(connection, without=policy))
+
+    def move(self, connection: Connection, to: Hosted | None) -> None:
+        """Have *to* decide for *connection* from now on; both are told."""
+        before = self.owner(connection)
+        left = before.mailbox.release(connection.number) if before is not None else []
+        self._own(connection, to.name if to else "")
+        picture = snapshots.connection(connection)
+        if before is not None and "new_connection" not in left:
+            before.post(connection.number, "connection_released", picture)
+            before.mailbox.finish(connection.number)
+        if to is not None:
+            self.introduce(connection, to)
+
+    def introduce(self, connection: Connection, policy: Hosted) -> None:
+        """Tell *policy* of a connection that is there already."""
+        picture = snapshots.connection(connection)
+        policy.post(connection.number, "new_connection", picture)
+        if connection.state is not ConnectionState.CREATED:
+            policy.post(connection.number, "connection_established", picture)
+
+    def owned_by(self, policy: Hosted) -> list[Connection]:
+        """Give the connections of *policy* in the order of their numbers."""
+        return [c for c in self._state.connections.values() if c.owner == policy.name]
+
+    def _own(self, connection: Connection, name: str) -> None:
+        if connection.owner != name:
+            self._engine.step(OwnerRead(connection.token, name))
+
+    def _choose(self, connection: Connection, without: Hosted | None = None) -> Hosted | None:
+        # A new connection is under the path manager that was set last, as far as is known; when it
+        # has been read, `check` corrects the choice before any handler has run.
+        path_manager = connection.path_manager or self._state.settings.path_manager
+        for policy in self._line:
+            if policy is not without and policy.steers(path_manager):
+                if policy.match.needs_user and connection.uid is None:
+                    self._read_user(connection)
+                if policy.match.fits(connection, self._groups.path):
+                    return policy
+        return None
+
+    def _read_user(self, connection: Connection) -> None:
+        row = self._engine.kernel.connection(connection.token)
+        if row is not None:
+            self._engine.step(row)
