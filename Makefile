@@ -52,8 +52,9 @@ lint: setup ## ruff and mypy --strict
 test: setup lint ## everything, in namespaces of its own (ARGS='-k name' to choose)
 	$(SANDBOX) $(VENV)/bin/python -m pytest $(ARGS)
 
-bench: setup ## what 10,000 live connections cost
+bench: setup ## what 10,000 live connections cost, and how fast a policy acts
 	$(SANDBOX) $(VENV)/bin/python -m tests.bench.scale
+	$(SANDBOX) $(VENV)/bin/python -m tests.bench.latency
 
 demo: setup ## a tour on two hosts with three links
 	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo

@@ -68,6 +68,18 @@ def read(file: Path, *, required: bool) -> list[Entry]:
     return entries
 
 
+def read_trusted(file: Path) -> bytes:
+    """Give the content of *file*, which root or we alone may write, and not much of it.
+
+    Raise ConfigurationError, or FileNotFoundError where there is nothing.
+    """
+    with _opened(file, stat.S_IFREG) as descriptor, open(descriptor, "rb", closefd=False) as opened:
+        content = opened.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ConfigurationError(f"{file} is larger than {LARGEST} bytes")
+    return content
+
+
 def parse(content: bytes, file: str) -> list[Entry]:
     """Give the values in the order in which they stand, or say what the first wrong line is."""
     entries = []
@@ -144,21 +156,11 @@ def _check_key(section: str, key: str, where: str) -> None:
 
 def _entries(file: Path, *, required: bool) -> list[Entry]:
     try:
-        with _opened(file, stat.S_IFREG) as descriptor:
-            content = _content(file, descriptor)
+        return parse(read_trusted(file), str(file))
     except FileNotFoundError:
         if required:
             raise ConfigurationError(f"{file} does not exist") from None
         return []
-    return parse(content, str(file))
-
-
-def _content(file: Path, descriptor: int) -> bytes:
-    with open(descriptor, "rb", closefd=False) as opened:
-        content = opened.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ConfigurationError(f"{file} is larger than {LARGEST} bytes")
-    return content
 
 
 def _drop_ins(directory: Path) -> list[str]:

@@ -64,13 +64,15 @@ async def _serve(settings: Settings) -> None:
         stack.push_async_callback(routes.close)
         await routes.start()
         await reconciler.compare()
+        if (file := _kept("own-endpoints")) is not None:
+            engine.pm.own_endpoints.recall(file)
         reader.start()
         stack.callback(reader.stop)
         for refused in engine.pm.adopt_announced():
             _log.warning("joins to an announced address will fail: %s", refused)
         reader.drain()  # our own listeners are no news to who asks after the start
 
-        watch = Watch(_note())
+        watch = Watch(_kept("plugin-at-work"))
         policies = PolicyHost(engine, settings, lambda s: open_source(s, watch), watch)
         engine.steer_by(policies)
         stack.push_async_callback(policies.stop)
@@ -99,13 +101,13 @@ async def _serve(settings: Settings) -> None:
         await asyncio.gather(*tasks)
 
 
-def _note() -> Path | None:
-    """Give the file that outlives the daemon until the next boot, if the service manager has one.
+def _kept(name: str) -> Path | None:
+    """Give a file that outlives the daemon until the next boot, if the service manager keeps any.
 
     See RuntimeDirectory= in systemd.exec(5).
     """
     directory = os.environ.get("RUNTIME_DIRECTORY")
-    return Path(directory, "plugin-at-work") if directory else None
+    return Path(directory, name) if directory else None
 
 
 def _reload(policies: PolicyHost) -> None:

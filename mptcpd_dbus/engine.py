@@ -91,6 +91,12 @@ class Engine:
                 except (MptcpdError, OSError) as error:
                     _log.warning("connection %08x is not complete: %s", connection.token, error)
                     self._fresh.append(connection)  # tried again with the next batch
+        if self._policies is None:
+            self._flush()
+        else:  # what policies command at once goes first: it is on the way to the peer meanwhile
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
         if self._publisher is not None:
             self._publisher.flush()
 
@@ -98,27 +104,30 @@ class Engine:
         """Take one thing in, within a batch."""
         if isinstance(what, readings.Reading):
             change = self.state.apply(what)
-            if change is not None:
-                if self._publisher is not None:
-                    self._publisher.show(change)
-                if self._policies is not None:
-                    self._policies.post(what, change)
-            return
-        _log.debug("%s", what)
-        for implied in self.state.implied_by(what):
+            if change is not None and self._publisher is not None:
+                self._publisher.show(change)
+            if isinstance(what, readings.EndpointsRead):
+                self.pm.own_endpoints.forget_gone()
+        else:
+            change = self._happen(what)
+        if change is not None and self._policies is not None:
+            self._policies.post(what, change)
+
+    def _happen(self, event: events.Event) -> Change | None:
+        _log.debug("%s", event)
+        for implied in self.state.implied_by(event):
             self.step(implied)
-        change = self.state.apply(what)
+        change = self.state.apply(event)
         if change is None:
-            return
-        if isinstance(what, events.NewConnection) and change.connection is not None:
+            return None
+        if isinstance(event, events.NewConnection) and change.connection is not None:
             self._fresh.append(change.connection)
             if len(self.state.connections) == 1:
                 self.wake.set()  # the sweep sleeps while there are none
         if self._publisher is not None:
-            self._publisher.publish(what, change)
-        self.pm.notice(what, change)
-        if self._policies is not None:
-            self._policies.post(what, change)
+            self._publisher.publish(event, change)
+        self.pm.notice(event, change)
+        return change
 
     def _complete(self, connection: Connection) -> None:
         """Read what no event tells: user, control group, path manager and its address IDs."""

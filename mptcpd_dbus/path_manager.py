@@ -31,6 +31,7 @@ from mptcpd_dbus.core.subflow_wish import SubflowWish, complete
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
 from mptcpd_dbus.joins import GIVEN_UP, Join, JoinKey, Joins, failure
 from mptcpd_dbus.kernel_protocol import Kernel
+from mptcpd_dbus.own_endpoints import OwnEndpoints
 from mptcpd_dbus.pace import Pace
 
 DEFAULT_TIMEOUT = 10.0
@@ -61,6 +62,7 @@ class PathManager:
         self._ids = AddressIds()
         self._announced = Announcements(kernel)
         self._pace = Pace()
+        self.own_endpoints = OwnEndpoints(state, apply)
 
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
@@ -271,11 +273,12 @@ class PathManager:
 
     # Commands on the in-kernel path manager.
 
-    async def add_endpoint(self, entry: AddressEntry) -> Endpoint:
-        """Add an endpoint; give it as the kernel has it."""
+    async def add_endpoint(self, entry: AddressEntry, by: str = "") -> Endpoint:
+        """Add an endpoint, for the plugin *by* if there is one; give it as the kernel has it."""
         await self._commander.execute(commands.AddAddr(entry))
         for endpoint in self._state.endpoints.values():
             if (endpoint.entry.address, endpoint.entry.port) == (entry.address, entry.port):
+                self.own_endpoints.add(endpoint, by)
                 return endpoint
         raise NoSuchEndpoint(f"endpoint {entry.address} was added, and removed by somebody else")
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from mptcpd_dbus.config_file import read_trusted
 from mptcpd_dbus.core.errors import (
     ConfigurationError,
     InvalidArgument,
@@ -27,7 +28,8 @@ from mptcpd_dbus.core.errors import (
     NotReady,
     SubflowFailed,
 )
-from mptcpd_dbus.policy.door import PathManager, Rule
+from mptcpd_dbus.policy.backoff import Backoff
+from mptcpd_dbus.policy.door import PathManager, Rule, WrongRule
 from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.snapshots import (
     Address,
@@ -42,6 +44,7 @@ from mptcpd_dbus.policy.snapshots import (
 __all__ = [
     "API_VERSION",
     "Address",
+    "Backoff",
     "ConfigurationError",
     "Connection",
     "Endpoint",
@@ -64,9 +67,11 @@ __all__ = [
     "PluginSettings",
     "Priority",
     "Rule",
-    "SubflowFailed",
     "Subflow",
+    "SubflowFailed",
     "Timer",
+    "WrongRule",
+    "read_trusted",
 ]
 
 API_VERSION = 1
@@ -148,7 +153,7 @@ class Plugin:
     priority: ClassVar[int] = Priority.DEFAULT
     """Who is asked first; the configuration may say otherwise."""
     steers: ClassVar[Literal["kernel", "userspace", "both"]] = "userspace"
-    """Which of the kernel's path managers it works with: a connection has one for its whole life."""
+    """Which of the kernel's path managers it works with: a connection has one for life."""
     match: ClassVar[Match] = Match()
     """Which connections it wants; the configuration may say otherwise."""
     claims: ClassVar[bool] = True
@@ -230,7 +235,7 @@ class Plugin:
         """A network interface is gone."""
 
     async def new_local_address(self, interface: Interface, address: str) -> None:
-        """An interface has a new usable address; with `notify-flags=existing`, also the old ones."""
+        """An interface has a new address; with `notify-flags=existing`, also one it had before."""
 
     async def delete_local_address(self, interface: Interface, address: str) -> None:
         """An interface lost an address."""

@@ -260,8 +260,8 @@ class FakeKernel:
         connection = self._userspace(command, command.token)
         if command.local_id and connection.ids.pop(command.local_id, None) is None:
             _refuse(command, f"address with id {command.local_id} not found")
-        for row in list(connection.subflows.values()):  # the peer closes them
-            if row.local_id == command.local_id:
+        for row in list(connection.subflows.values()):  # the peer closes what it knows
+            if row.local_id == command.local_id and row.state != _SYN_SENT:
                 self.end_subflow(command.token, row.four_tuple)
 
     def _subflow_create(self, command: commands.SubflowCreate) -> None:

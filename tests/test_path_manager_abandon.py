@@ -140,7 +140,8 @@ async def test_nothing_comes_between_telling_the_peer_and_destroying(
 ) -> None:
     """Not even a turn of the loop, however many others want their commands sent."""
     connections = [
-        world.connect(TOKEN + n, FIRST._replace(local_port=5000 + n)) for n in range(40 * crowded)
+        world.connect(TOKEN + n, FIRST._replace(local_port=5000 + n))
+        for n in range(1, 1 + 40 * crowded)
     ]
     connection = world.connect()
     await world.pm.create_subflow(connection, WISH)
@@ -394,7 +395,7 @@ async def test_port_0_is_a_port_of_the_kernels_choice(world: World) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - refused
         "255.255.255.255",
         "::",
         "224.0.0.1",
@@ -403,7 +404,7 @@ async def test_port_0_is_a_port_of_the_kernels_choice(world: World) -> None:
         "169.254.0.1",
         "lo",
         "",
-    ],  # noqa: S104 - refused
+    ],
 )
 async def test_nobody_listens_on_what_is_not_the_address_of_one_host(
     world: World, address: str

@@ -79,6 +79,8 @@ async def test_an_address_that_was_removed_while_a_join_waited_stays_removed(
     await eventually(lambda: world.executed(commands.SubflowCreate))
 
     await world.pm.remove_address(connection, 1)
+    (row,) = world.kernel.pending_joins(TOKEN, SECOND_ADDRESS, *FIRST[2:])
+    world.kernel.end_subflow(TOKEN, row.four_tuple, errno.ECONNREFUSED)
 
     with pytest.raises(errors.SubflowFailed):
         await join

@@ -57,6 +57,9 @@ def on_the_bus(error: Exception) -> BusError:
     """Tell the caller of *error* no more than a name and one line of our own words."""
     if isinstance(error, BusError):
         return error
+    if isinstance(error, errors.ConfigurationError):  # it names files
+        _log.error("%s", error)
+        return BusError(FAILED, "the configuration is wrong, nothing was changed: see the log")
     for kind in type(error).__mro__:
         if kind in ERROR_NAMES:
             return BusError(ERROR_NAMES[kind], str(error))

@@ -29,7 +29,8 @@ class Interface:
 
     `addresses` maps each usable address to its prefix length, `traits` to its traits; `routed` are
     those from which a default route leads out over this interface, whatever the table;
-    `default_routes` holds the address families (4, 6) for which the main table has such a route.
+    `default_routes` has for each address family (4, 6) with such a route in the main table its
+    metric.
     """
 
     index: int
@@ -40,7 +41,7 @@ class Interface:
     addresses: dict[str, int] = field(default_factory=dict)
     traits: dict[str, AddressTrait] = field(default_factory=dict)
     routed: frozenset[str] = frozenset()
-    default_routes: frozenset[int] = frozenset()
+    default_routes: dict[int, int] = field(default_factory=dict)
 
     @property
     def deprecated(self) -> frozenset[str]:

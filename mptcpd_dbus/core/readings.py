@@ -109,9 +109,12 @@ class SettingsRead:
 
 @dataclass(frozen=True, slots=True)
 class DefaultRoutesRead:
-    """The interfaces that a unicast default route of the main table uses, by family (4 or 6)."""
+    """The unicast default routes of the main table: interface index, family (4 or 6), metric.
 
-    interfaces: frozenset[tuple[int, int]]
+    Of several over one interface the one that the kernel prefers, with the lowest metric, counts.
+    """
+
+    routes: frozenset[tuple[int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -442,9 +442,9 @@ class State:
     def _default_routes_read(self, reading: readings.DefaultRoutesRead) -> Change | None:
         changed: list[Thing] = []
         for interface in self.network.interfaces.values():
-            families = frozenset(f for index, f in reading.interfaces if index == interface.index)
-            if families != interface.default_routes:
-                interface.default_routes = families
+            routes = {f: metric for index, f, metric in reading.routes if index == interface.index}
+            if routes != interface.default_routes:
+                interface.default_routes = routes
                 changed.append(interface)
         return Change(changed=tuple(changed)) if changed else None
 

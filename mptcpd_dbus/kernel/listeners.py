@@ -66,7 +66,9 @@ class Listeners:
         if not mine[place]:
             raise InvalidArgument(f"{address} port {port} is not listened on by {user}")
         mine[place] -= 1
-        if not +mine:
+        if not mine[place]:
+            del mine[place]
+        if not mine:
             del self._users[user]
         self._give_up(place, 1)
 

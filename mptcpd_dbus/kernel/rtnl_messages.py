@@ -57,12 +57,15 @@ def decode_address(message: Any, *, usable: bool = True) -> NewLocalAddress | No
 
 async def read_default_routes(route: Any) -> DefaultRoutesRead:
     """Ask for those of the main table on the AsyncIPRoute *route*."""
-    interfaces: set[tuple[int, int]] = set()
+    routes: dict[tuple[int, int], int] = {}
     for family, version in FAMILIES.items():
         async for message in await route.get_default_routes(family, RT_TABLE_MAIN):
             if message["type"] != RTN_UNICAST:
                 continue
             hops = message.get_attr("RTA_MULTIPATH") or ()
             indices = {hop["oif"] for hop in hops} | {message.get_attr("RTA_OIF")}
-            interfaces.update((index, version) for index in indices if index)
-    return DefaultRoutesRead(frozenset(interfaces))
+            metric = message.get_attr("RTA_PRIORITY") or 0
+            for index in filter(None, indices):
+                key = (index, version)
+                routes[key] = min(metric, routes.get(key, metric))
+    return DefaultRoutesRead(frozenset((*key, metric) for key, metric in routes.items()))

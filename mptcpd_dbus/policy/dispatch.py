@@ -97,6 +97,7 @@ class Dispatch:
             events.NewLocalAddress: self._network_event,
             events.DeleteLocalAddress: self._network_event,
             readings.RoutedAddressesRead: self._network_event,
+            readings.AddressTraitsRead: self._network_event,
             readings.LocalAddressesRead: self._path_manager_read,
             readings.EndpointsRead: self._endpoints_read,
             readings.SettingsRead: lambda *_: settings_read(),
@@ -133,19 +134,21 @@ class Dispatch:
         if isinstance(event, events.NewConnection):
             self._owners.welcome(connection)
         policy = self._owners.owner(connection)
-        if policy is None:
-            return
         handler = HANDLER_OF[type(event)]
-        if policy.hears(handler):
-            policy.post(connection.number, handler, *_ARGUMENTS[type(event)](event, change))
         if isinstance(event, events.ConnectionClosed):
-            policy.mailbox.finish(connection.number)
+            self._owners.forget(connection)
+            if policy is not None:
+                policy.finish(connection.number, handler, *_connection(event, change))
+        elif policy is not None and policy.hears(handler):
+            policy.post(connection.number, handler, *_ARGUMENTS[type(event)](event, change))
 
     def _listener(self, event: events.ListenerCreated | events.ListenerClosed, _: Change) -> None:
         self.tell_all(HANDLER_OF[type(event)], Listener(event.address, event.port))
 
     def _network_event(
-        self, what: events.NetworkEvent | readings.RoutedAddressesRead, change: Change
+        self,
+        what: events.NetworkEvent | readings.RoutedAddressesRead | readings.AddressTraitsRead,
+        change: Change,
     ) -> None:
         gone = change.subject if isinstance(change.subject, network.Interface) else None
         self.tell_network(self._network.take(what), gone)

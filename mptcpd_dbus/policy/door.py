@@ -5,7 +5,8 @@ manager, listener manager and network monitor in one.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,9 @@ from mptcpd_dbus.core.connections import Subflow as LivingSubflow
 from mptcpd_dbus.core.endpoints import Endpoint as LivingEndpoint
 from mptcpd_dbus.core.endpoints import flag_bits
 from mptcpd_dbus.core.errors import (
+    ConfigurationError,
     InvalidArgument,
+    KernelRefused,
     NoSuchConnection,
     NoSuchEndpoint,
     NoSuchSubflow,
@@ -57,6 +60,14 @@ class Rule:
     strategy: str
     match: Match
     settings: Mapping[str, Any]
+
+
+class WrongRule(ConfigurationError):
+    """What is said of *rule* cannot be meant; *key* is the one of its settings, if it is there."""
+
+    def __init__(self, rule: Rule, key: str, text: str) -> None:
+        super().__init__(f"{rule.name[:64]}: {key}: {text}")
+        self.rule, self.key, self.text = rule, key, text
 
 
 class AddressIds:
@@ -102,6 +113,7 @@ class PathManager:
         state: State,
         network: NetworkFilter,
         derived: Derived,
+        *,
         addr_flags: tuple[str, ...] = (),
     ) -> None:
         self._name = name
@@ -125,6 +137,11 @@ class PathManager:
         living = self._state.connections.get(token)
         return snapshots.connection(living) if living else None
 
+    def now(self, connection: Connection) -> Connection | None:
+        """Give *connection* as it is now; None when it is gone."""
+        present = self.connection(connection.token)
+        return present if present and present.number == connection.number else None
+
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces that the configuration shows to policies, each with its addresses."""
@@ -139,10 +156,15 @@ class PathManager:
         """Give the interface that is called *name* now, or None."""
         return next((i for i in self.interfaces if i.name == name), None)
 
+    def has_link(self, address: str) -> bool:
+        """Whether some interface, shown or not, has this local address, is up and has a carrier."""
+        living = self._state.network.interfaces.values()
+        return any(i.up and i.running and address in i.addresses for i in living)
+
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The in-kernel path manager's endpoints, whoever made them."""
-        return tuple(snapshots.endpoint(e) for e in self._state.endpoints.values())
+        return tuple(self._picture(e) for e in self._state.endpoints.values())
 
     @property
     def limits(self) -> Limits:
@@ -231,6 +253,20 @@ class PathManager:
         """
         await self._commands.abandon(_connection(self._state, connection), address_id)
 
+    async def abandon_lost(self, connection: Connection, addresses: Iterable[str]) -> None:
+        """Abandon those of these local addresses that have no link any more, if others have one.
+
+        The last ones stay: TCP outlives an outage, a connection without subflows only for a minute.
+        """
+        lost = {address for address in addresses if not self.has_link(address)}
+        if all(subflow.local_address in lost for subflow in connection.subflows):
+            return
+        ids = {subflow.local_id for subflow in connection.subflows if subflow.local_address in lost}
+        ids |= {known.id for known in connection.local_addresses if known.address in lost}
+        for address_id in ids:
+            with suppress(KernelRefused, NoSuchConnection):  # it is gone already
+                await self.abandon(connection, address_id)
+
     async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
         """Ask the peer to use *subflow* only when no other is left (MP_PRIO), or like all."""
         await self._commands.set_backup(self._subflow(subflow), backup=backup)
@@ -250,7 +286,7 @@ class PathManager:
         index = self._state.network.by_name(interface).index if interface else 0
         address = read_address("address", address)
         entry = AddressEntry(address, endpoint_id, port, _flag_bits(flags), index)
-        return snapshots.endpoint(await self._commands.add_endpoint(entry))
+        return self._picture(await self._commands.add_endpoint(entry, self._name))
 
     async def remove_endpoint(self, endpoint: Endpoint) -> None:
         """Delete *endpoint*; subflows from its address are closed by the kernel."""
@@ -289,9 +325,9 @@ class PathManager:
     async def set_rules(self, rules: Sequence[Rule]) -> None:
         """Have other plugins decide for the connections that fit *rules*, the first that fits.
 
-        They stand in this plugin's place in the line; those of earlier rules that are not among
-        these end, those that are the same go on.  Raise ConfigurationError naming the rule; then
-        the old rules stay in force.
+        They stand in this plugin's place in the line.  Those that were set before and are the same
+        go on; those that are not among these end, and their connections pass on.  Raise WrongRule;
+        then the old ones stay in force, as they do when this plugin does not start again.
         """
         await self._derived.derive(self._name, rules)
 
@@ -313,6 +349,10 @@ class PathManager:
         ):
             return living
         raise NoSuchEndpoint(f"endpoint {picture.id} ({picture.address}) is gone")
+
+    def _picture(self, living: LivingEndpoint) -> Endpoint:
+        ours = self._commands.own_endpoints.added_by(living, self._name)
+        return snapshots.endpoint(living, ours=ours)
 
 
 def _connection(state: State, picture: Connection) -> LivingConnection:

@@ -7,11 +7,12 @@ what each hears.  It knows no bus.
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from mptcpd_dbus.config import Settings, read_settings
+from mptcpd_dbus.config_file import Section
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument, NotReady
@@ -21,17 +22,25 @@ from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.dispatch import Dispatch
-from mptcpd_dbus.policy.door import PathManager, Rule
+from mptcpd_dbus.policy.door import PathManager, Rule, WrongRule
+from mptcpd_dbus.policy.fault import one_line, printable
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.hosted import FAILURES, Hosted
 from mptcpd_dbus.policy.mailbox import HOST, QUEUE, Failure
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.owners import Owners
-from mptcpd_dbus.policy.sections import read_section
-from mptcpd_dbus.policy.watch import Watch
+from mptcpd_dbus.policy.sections import WrongKey, read_section
+from mptcpd_dbus.policy.sections import read_settings as read_own
+from mptcpd_dbus.policy.watch import IMPORT, Watch
+
+START_SECONDS = 5.0
+"""The daemon waits so long for all plugins together to start; the others go on."""
 
 STOP_SECONDS = 5.0
 """All plugins together have so long to stop."""
+
+_RULE_NAME = re.compile("[A-Za-z0-9_]{1,64}")
+_KILLED = "the daemon was killed while {} held it up; enable it to try again"
 
 _log = logging.getLogger(__name__)
 
@@ -87,26 +96,45 @@ class PolicyHost:
     # Start and stop.
 
     async def start(self) -> None:
-        """Load and start all; raise ConfigurationError if the settings cannot be meant."""
+        """Load and start all; raise ConfigurationError if the settings cannot be meant.
+
+        One that takes long to start gets no connection that another wants meanwhile.
+        """
         self._all = self._loaded(self._settings, self._source)
         if not self._all:
             _log.info("there is no plugin in %s: nobody decides for connections", self._source)
         self._network.existing()  # each policy is told of them when it begins
-        for policy in self._in_order():
-            self._suspect(policy)
-            if policy.state is PolicyState.LOADED:
-                await self._begin(policy)
-            self._publish(policy)
+        starting = self._spawn(self._begin_all())
+        await asyncio.wait((starting,), timeout=START_SECONDS)
+        if starting.done():
+            starting.result()
+        self._owners.open()
+
+    async def _begin_all(self) -> None:
+        async with self._changing:
+            await asyncio.gather(*(self._begin_one(policy) for policy in self._in_order()))
+
+    async def _begin_one(self, policy: Hosted) -> None:
+        self._publish(policy)
+        await self._begin(policy)
+        self._publish(policy)
         self._owners.claim()
 
     async def stop(self) -> None:
         """Stop all in reverse order."""
+        for task in self._tasks:
+            task.cancel()
+        backwards = list(reversed(self._in_order()))
+        ends = (self._end(policy, PolicyState.LOADED, pass_on=False) for policy in backwards)
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                for policy in reversed(self._in_order()):
-                    await self._end(policy, PolicyState.LOADED, pass_on=False)
+                await asyncio.gather(*ends)
         except TimeoutError:
-            _log.warning("not all plugins stopped within %g s", STOP_SECONDS)
+            late = ", ".join(policy.name for policy in backwards if policy.instance is not None)
+            _log.warning("plugins that did not stop within %g s: %s", STOP_SECONDS, late)
+        for policy in backwards:
+            if policy.instance is not None:
+                policy.end()
         self._source.close()
 
     # What the bus may ask.
@@ -117,8 +145,11 @@ class PolicyHost:
             policy = self._find(name)
             if policy.running:
                 return
-            if not policy.parent:
+            self._watch.forgive(name)
+            if policy.rule is None:
                 self._load(policy, self._settings, self._source)
+            else:
+                policy.state = PolicyState.LOADED
             await self._begin(policy)
             self._publish(policy)
             self._owners.claim()
@@ -136,11 +167,20 @@ class PolicyHost:
         """Load the file anew; the plugin keeps its connections.  A bad file changes nothing."""
         async with self._changing:
             policy = self._find(name)
+            self._watch.forgive(name)
             fresh = Hosted(name, policy.rank, policy.parent)
-            self._load(fresh, self._settings, self._source)
+            try:
+                if policy.rule is None:
+                    self._load(fresh, self._settings, self._source)
+                else:
+                    self._apply(policy.rule, fresh)
+            except WrongRule as wrong:
+                raise NotReady(f"plugin {name} stays as it was: {wrong}") from None
             if fresh.state is PolicyState.FAILED:
                 raise NotReady(f"plugin {name} stays as it was: {fresh.problem}")
             await self._replace(policy, fresh)
+            if policy.state is PolicyState.FAILED:
+                raise NotReady(f"plugin {name}: {policy.problem}")
 
     async def set_owner(self, connection: Connection, name: str) -> None:
         """Have the policy *name*, or nobody if it is "", decide for *connection* from now on."""
@@ -190,22 +230,37 @@ class PolicyHost:
         fresh: dict[str, Hosted] = {}
         for place, rule in enumerate(rules, 1):
             policy = Hosted(f"{parent}_{rule.name}", (*above.rank[:2], place), parent)
-            try:
-                policy.kind = self._source.load(rule.strategy)
-            except PluginProblem as problem:
-                text = f"{rule.name}: strategy: plugin {rule.strategy!r}: {problem}"
-                raise ConfigurationError(text) from None
-            where = partial("{}: {}".format, rule.name)
-            _, _, policy.settings = read_section(policy.kind, rule.settings, where)
-            policy.match = rule.match
+            if policy.name in fresh:
+                raise WrongRule(rule, "name", f"two rules are called {rule.name!r}: rename one")
+            self._apply(rule, policy)
             fresh[policy.name] = policy
-        for old in [p for p in self._all.values() if p.parent == parent]:
-            if old.name not in fresh:
-                await self._remove(old)
         for name, policy in fresh.items():
             await self._follow(self._all.get(name), policy)
         self._line_up()
+        for old in [p for p in self._all.values() if p.parent == parent]:
+            if old.name not in fresh:
+                await self._remove(old)
         self._owners.claim()
+
+    def _apply(self, rule: Rule, policy: Hosted) -> None:
+        """Have *policy* be what *rule* says; raise WrongRule."""
+        if not _RULE_NAME.fullmatch(rule.name):
+            raise WrongRule(rule, "name", f"{rule.name[:64]!r}: give 1 to 64 letters, digits and _")
+        known = self._all.get(policy.name)
+        if known is not None and known.parent != policy.parent:
+            raise WrongRule(rule, "name", f"there is another policy {policy.name}: rename one")
+        try:
+            policy.kind = self._read(rule.strategy, self._source)
+            policy.settings = read_own(policy.kind, rule.settings)
+        except PluginProblem as problem:
+            raise WrongRule(rule, "strategy", f"{rule.strategy[:64]!r}: {problem}") from None
+        except WrongKey as wrong:
+            raise WrongRule(rule, f"settings.{wrong.key}", wrong.text) from None
+        if not policy.kind.claims:
+            text = f"{rule.strategy!r} does not decide for connections: name a plugin that does"
+            raise WrongRule(rule, "strategy", text)
+        policy.rule, policy.match = rule, rule.match
+        self._check_suspect(policy)
 
     # How it is done.
 
@@ -227,34 +282,45 @@ class PolicyHost:
         for name in settings.plugins.keys() - set(there):
             where = settings.plugins[name].where("")
             raise ConfigurationError(f"{where}: [plugin {name}]: there is no such plugin")
+        derived = {policy.name for policy in self._all.values() if policy.parent}
         found = {}
         for place, name in enumerate(names):
+            if name in derived:
+                raise ConfigurationError(
+                    f"load-plugins: {name!r} in {source} is the name of a policy from rules, too:"
+                    " rename one"
+                )
             found[name] = Hosted(name, (0, place, 0))
             self._load(found[name], settings, source)
         return found
 
     def _load(self, policy: Hosted, settings: Settings, source: Source) -> None:
-        name, section = policy.name, settings.plugins.get(policy.name)
+        name = policy.name
+        section = settings.plugins.get(name, Section(name))
         policy.state, policy.problem = PolicyState.LOADED, ""
         try:
-            policy.kind = source.load(name)
-            priority, policy.match, policy.settings = read_section(
-                policy.kind, section.values if section else {}, section.where if section else str
-            )
+            policy.kind = self._read(name, source)
+            priority, policy.match, policy.settings = read_section(policy.kind, section.values)
         except PluginProblem as problem:
             policy.state, policy.problem = PolicyState.FAILED, str(problem)
             _log.error("plugin %s is not loaded: %s", name, problem)
+        except WrongKey as wrong:
+            raise ConfigurationError(f"{section.where(wrong.key)}: {wrong}") from None
         else:
             policy.rank = (priority, *policy.rank[1:])
+            self._check_suspect(policy)
 
-    def _suspect(self, policy: Hosted) -> None:
+    def _read(self, name: str, source: Source) -> type[Plugin]:
+        """Load a plugin's file, but not again if that got the daemon killed."""
+        if self._watch.suspect == (name, IMPORT):
+            raise PluginProblem(_KILLED.format(IMPORT))
+        return source.load(name)
+
+    def _check_suspect(self, policy: Hosted) -> None:
         """Do not start again what got the daemon killed."""
         name, handler = self._watch.suspect or ("", "")
         if name == policy.name:
-            policy.state = PolicyState.FAILED
-            policy.problem = (
-                f"the daemon was killed while {handler} held it up; enable it to try again"
-            )
+            policy.state, policy.problem = PolicyState.FAILED, _KILLED.format(handler)
             _log.error("plugin %s is disabled: %s", name, policy.problem)
 
     async def _begin(self, policy: Hosted) -> None:
@@ -262,18 +328,26 @@ class PolicyHost:
             return
         engine = self._engine
         pm = PathManager(
-            policy.name, engine.pm, engine.state, self._network, self, self._settings.addr_flags
+            policy.name,
+            engine.pm,
+            engine.state,
+            self._network,
+            self,
+            addr_flags=self._settings.addr_flags,
         )
         try:
             policy.begin(pm, engine.state, self._watch, self._failed, self._behind)
+        except BaseException as error:  # noqa: BLE001 # its constructor is a plugin's code, too
+            policy.problem, well = one_line(error), False
+        else:
             well = await policy.run("start")
-        except Exception as error:  # noqa: BLE001 # its constructor is a plugin's code, too
-            policy.problem, well = f"{type(error).__name__}: {error}".splitlines()[0], False
+        policy.paused = False
         if not well:
             policy.state = PolicyState.FAILED
             policy.problem = f"it did not start: {policy.problem}"
             _log.error("plugin %s: %s", policy.name, policy.problem)
-            await self._remove_children(policy)
+            self._let_go(policy)
+            self._line_up()
             return
         policy.state, policy.problem = PolicyState.RUNNING, ""
         self._line_up()
@@ -296,13 +370,16 @@ class PolicyHost:
             policy.mailbox.close()
             if pass_on:
                 self._owners.pass_on(policy)
-                await self._remove_children(policy)
             await policy.run("stop")
-            policy.mailbox.close()
-            policy.instance = None
-            self._engine.pm.unlisten_all(policy.name)
+            self._let_go(policy)
             _log.info("plugin %s has stopped", policy.name)
+        if pass_on:
+            await self._remove_children(policy)
         self._publish(policy)
+
+    def _let_go(self, policy: Hosted) -> None:
+        policy.end()
+        self._engine.pm.unlisten_all(policy.name)
 
     async def _remove(self, policy: Hosted) -> None:
         await self._end(policy, PolicyState.DISABLED)
@@ -320,30 +397,33 @@ class PolicyHost:
             await self._begin(fresh)
             self._publish(fresh)
             return
-        same = (known.settings, known.match) == (fresh.settings, fresh.match)
         if fresh.state is PolicyState.FAILED:
             known.problem = fresh.problem  # what runs goes on as it was loaded
-        elif known.running and same and not changed:
-            known.rank = fresh.rank
+        elif known.running and known.is_like(fresh) and not changed:
+            known.rank, known.problem = fresh.rank, ""
             known.post(HOST, "reload")
         else:
             await self._replace(known, fresh)
         self._publish(known)
 
     async def _replace(self, policy: Hosted, fresh: Hosted) -> None:
-        """Go on with what *fresh* was loaded with; connections stay, and are introduced again."""
+        """Go on with what *fresh* was loaded with; its connections are introduced again.
+
+        Those that it does not want any more pass on.
+        """
         policy.kind, policy.settings, policy.match = fresh.kind, fresh.settings, fresh.match
-        policy.rank = fresh.rank
+        policy.rank, policy.rule = fresh.rank, fresh.rule
         if policy.running:
+            policy.paused = True
             policy.mailbox.close()
             await policy.run("stop")
-            policy.mailbox.close()
-        if policy.state is not PolicyState.DISABLED:
+            self._let_go(policy)
+        elif policy.state is PolicyState.FAILED:
             policy.state = PolicyState.LOADED
+        if policy.state is not PolicyState.DISABLED:
             await self._begin(policy)
             if policy.running:
-                for connection in self._owners.owned_by(policy):
-                    self._owners.introduce(connection, policy)
+                self._owners.introduce_again(policy)
             else:
                 self._owners.pass_on(policy)
         self._publish(policy)
@@ -354,18 +434,14 @@ class PolicyHost:
         item = failure.item
         about = next((f" of {_name(a)}" for a in item.arguments if _name(a)), "")
         where = f"{item.handler}{about}"
-        if not failure.blame:
+        wrong = isinstance(failure.error, ConfigurationError)  # the administrator's, so they see it
+        if not (failure.blame or wrong or item.handler == "start"):
             _log.info("plugin %s, %s: %s", policy.name, where, failure.text)
         else:
-            first = policy.problem != f"{item.handler}: {failure.text}"
-            _log.error(
-                "plugin %s, %s: %s",
-                policy.name,
-                where,
-                failure.text,
-                exc_info=failure.error if first else None,
-            )
-            policy.problem = f"{item.handler}: {failure.text}"
+            problem = f"{item.handler}: {failure.text}"
+            trace = failure.error if failure.blame and policy.problem != problem else None
+            _log.error("plugin %s, %s: %s", policy.name, where, failure.text, exc_info=trace)
+            policy.problem = problem
             if policy.mailbox.failures_in_a_row >= FAILURES and policy.running:
                 self._spawn(self._give_up(policy))
         self._publish(policy)
@@ -424,10 +500,11 @@ class PolicyHost:
             raise NotReady(f"there is no policy {name}")
         return policy
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _publish(self, policy: Hosted) -> None:
         kind = policy.kind
@@ -435,12 +512,12 @@ class PolicyHost:
         if mismatch and mismatch != policy.mismatch:
             _log.warning("plugin %s: %s", policy.name, mismatch)
         policy.mismatch = mismatch
-        description = (kind.__doc__ or "").strip().splitlines()[:1] if kind is not Plugin else []
+        description = printable(str(kind.__doc__ or "")) if kind is not Plugin else ""
         self._engine.take(
             readings.PolicyRead(
                 policy.name,
-                "".join(description),
-                kind.version,
+                description,
+                printable(kind.version),
                 policy.rank[0],
                 kind.steers,
                 policy.state,

@@ -8,8 +8,8 @@ from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.plugin import HANDLERS, Plugin, PluginSettings
 from mptcpd_dbus.policy import snapshots
-from mptcpd_dbus.policy.door import PathManager
-from mptcpd_dbus.policy.mailbox import HOST, Failure, Function, Mailbox
+from mptcpd_dbus.policy.door import PathManager, Rule
+from mptcpd_dbus.policy.mailbox import HOST, Failure, Function, Item, Mailbox, Timer
 from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.watch import Watch
 
@@ -21,13 +21,14 @@ class Hosted:
     """A policy, from `begin` to `end` and again.
 
     `rank` orders the policies: priority, place in the list, place among a parent's rules.  `parent`
-    is the plugin whose rules brought it, "" for one that the configuration did.
+    is the plugin whose `rule` brought it, "" for one that the configuration did.
     """
 
     def __init__(self, name: str, rank: tuple[int, int, int], parent: str = "") -> None:
         self.name = name
         self.rank = rank
         self.parent = parent
+        self.rule: Rule | None = None
         self.kind: type[Plugin] = Plugin
         self.settings = PluginSettings()
         self.match = Match()
@@ -37,6 +38,8 @@ class Hosted:
         self.errors = 0
         self.instance: Plugin | None = None
         self.mailbox: Mailbox
+        self.paused = False
+        """Whether it is between two instances: it keeps its connections and hears of nothing."""
         self._bound: dict[str, Function] = {}
 
     @property
@@ -47,6 +50,11 @@ class Hosted:
     def steers(self, path_manager: str) -> bool:
         """Whether it works with that path manager of the kernel's."""
         return self.kind.steers in (path_manager, "both")
+
+    def is_like(self, other: "Hosted") -> bool:
+        """Whether *other* has the same settings, perhaps of a class that was loaded anew."""
+        mine, theirs = ((p.rule, p.match, p.settings.model_dump()) for p in (self, other))
+        return mine == theirs
 
     def begin(
         self,
@@ -60,26 +68,36 @@ class Hosted:
         self.mailbox = Mailbox(
             self.name, watch, lambda failure: failed(self, failure), lambda key: behind(self, key)
         )
-        began = watch.enter(self.name, "__init__")
+        watch.enter(self.name, "__init__")
         try:
             self.instance = self.kind(pm, self.settings, _Service(self, state))
         finally:
-            watch.leave(self.name, "__init__", began)
+            watch.leave()
         self._bound = {
             name: getattr(self.instance, name)
             for name in HANDLERS
             if getattr(self.kind, name) is not getattr(Plugin, name)
         }
 
+    def end(self) -> None:
+        """Let go of the instance and of what waits for it."""
+        self.mailbox.close()
+        self.instance = None
+        self._bound = {}
+
     def hears(self, handler: str) -> bool:
-        """Whether it has that handler."""
-        return handler in self._bound
+        """Whether that handler would be called now."""
+        return self.running and not self.paused and handler in self._bound
 
     def post(self, key: int, handler: str, *arguments: Any) -> None:
         """Have the handler called in its turn, if there is one."""
-        bound = self._bound.get(handler)
-        if bound is not None:
-            self.mailbox.post(key, handler, bound, *arguments)
+        if self.hears(handler):
+            self.mailbox.post(key, handler, self._bound[handler], *arguments)
+
+    def finish(self, key: int, handler: str, *arguments: Any) -> None:
+        """Have the handler called as the last one under *key*."""
+        hears = self.hears(handler)
+        self.mailbox.finish(key, Item(handler, self._bound[handler], arguments) if hears else None)
 
     async def run(self, handler: str) -> bool:
         """Call a handler of host events in its turn; give whether it went well."""
@@ -107,7 +125,7 @@ class _Service:
         function: Function,
         arguments: tuple[Any, ...],
         connection: snapshots.Connection | None,
-    ) -> "_NoTimer | Any":
+    ) -> "Timer | _NoTimer":
         """Call *function* later, in its queue."""
         key = HOST
         if connection is not None:

@@ -6,10 +6,13 @@ import difflib
 import inspect
 import sys
 import types
+from typing import Any
 
 from mptcpd_dbus.plugin import API_VERSION, HANDLERS, Plugin, PluginSettings
+from mptcpd_dbus.policy.fault import one_line, printable
 from mptcpd_dbus.policy.files import PluginProblem
-from mptcpd_dbus.policy.watch import Watch
+from mptcpd_dbus.policy.match import Match
+from mptcpd_dbus.policy.watch import IMPORT, Watch
 
 _PACKAGE = "mptcpd_dbus_plugins"
 _STEERS = ("kernel", "userspace", "both")
@@ -19,29 +22,30 @@ def load(name: str, source: bytes, watch: Watch) -> type[Plugin]:
     """Run *source* and give the one class in it that is a plugin; raise PluginProblem."""
     module = types.ModuleType(f"{_PACKAGE}.{name}")
     module.__file__ = f"{name}.py"
-    began = watch.enter(name, "import")
+    watch.enter(name, IMPORT)
     sys.modules[module.__name__] = module  # dataclasses and pydantic look there
     try:
         exec(compile(source, f"{name}.py", "exec"), vars(module))  # noqa: S102 # that is loading
     except SyntaxError as error:
-        raise PluginProblem(f"line {error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+        raise PluginProblem(printable(f"line {error.lineno}: {error.msg}")) from error
+    except BaseException as error:
         line = _line_of(error, f"{name}.py")
-        raise PluginProblem(f"{line}{type(error).__name__}: {error}".splitlines()[0]) from error
+        raise PluginProblem(f"{line}{one_line(error)}") from error
     finally:
-        watch.leave(name, "import", began)
-    found = [
+        watch.leave()
+    found = {
         thing
         for thing in vars(module).values()
         if isinstance(thing, type)
         and issubclass(thing, Plugin)
         and thing.__module__ == module.__name__
-    ]
+    }
     if len(found) != 1:
         names = ", ".join(sorted(kind.__name__ for kind in found)) or "none"
         raise PluginProblem(f"one class derived from Plugin is wanted, found {names}")
-    check(found[0])
-    return found[0]
+    kind = found.pop()
+    check(kind)
+    return kind
 
 
 def check(plugin: type[Plugin]) -> None:
@@ -55,17 +59,21 @@ def check(plugin: type[Plugin]) -> None:
         raise PluginProblem(f"steers = {plugin.steers!r} is none of {', '.join(_STEERS)}")
     if not isinstance(plugin.priority, int) or not -20 <= plugin.priority <= 19:
         raise PluginProblem(f"priority = {plugin.priority!r} is not between -20 and 19")
+    if not isinstance(plugin.match, Match):
+        raise PluginProblem(f"match = {plugin.match!r} is no Match")
+    if not isinstance(plugin.version, str):
+        raise PluginProblem(f"version = {plugin.version!r} is no text")
     for kind in plugin.__mro__[: plugin.__mro__.index(Plugin)]:
         for name, member in vars(kind).items():
-            if inspect.isfunction(member):
-                _check_method(name, member)
+            if name in HANDLERS or inspect.isfunction(member):
+                _check_member(name, member)
 
 
-def _check_method(name: str, method: types.FunctionType) -> None:
+def _check_member(name: str, method: Any) -> None:
     coroutine = asyncio.iscoroutinefunction(method)
     if name not in HANDLERS:
         close = difflib.get_close_matches(name, HANDLERS, 1, 0.8 if coroutine else 0.9)
-        if coroutine and not name.startswith("_") or close:
+        if (coroutine and not name.startswith("_")) or close:
             hint = f"; do you mean {close[0]}?" if close else " (helpers begin with _)"
             raise PluginProblem(f"{name} is no handler{hint}")
         return

@@ -10,14 +10,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mptcpd_dbus.core.errors import MptcpdError
-from mptcpd_dbus.policy.watch import Watch, Watched
+from mptcpd_dbus.core.errors import InvalidArgument, MptcpdError
+from mptcpd_dbus.policy.fault import one_line
+from mptcpd_dbus.policy.watch import Run, Watch
 
 HANDLER_SECONDS = 30.0
 """A handler that takes longer is cancelled."""
 
 GRACE_SECONDS = 2.0
-"""A handler that does not end when it is cancelled is left behind after this time."""
+"""A handler that does not end when it is cancelled is given up after this time."""
 
 QUEUE = 1024
 """So many events may wait for one connection's handler, or for that of host events."""
@@ -52,14 +53,30 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Queue:
-    """What waits, the task that runs it, and since when the present item runs."""
+    """What waits, the task that works on it, and what it runs since when."""
 
     items: deque[Item] = field(default_factory=deque)
     task: "asyncio.Task[None] | None" = None
     running: Item | None = None
+    run: Run | None = None
     since: float = 0.0
     overdue: bool = False
-    timers: set[asyncio.TimerHandle] = field(default_factory=set)
+    timers: "set[Timer]" = field(default_factory=set)
+
+
+class Timer:
+    """A handler to be posted later."""
+
+    def __init__(self, mailbox: "Mailbox", key: int, queue: _Queue) -> None:
+        self._mailbox, self._key, self._queue = mailbox, key, queue
+        self.handle: asyncio.TimerHandle
+        queue.timers.add(self)
+
+    def cancel(self) -> None:
+        """Do not post it; nothing happens if it was posted."""
+        self.handle.cancel()
+        self._queue.timers.discard(self)
+        self._mailbox.tidy(self._key, self._queue)
 
 
 class Mailbox:
@@ -97,26 +114,28 @@ class Mailbox:
 
     def after(
         self, seconds: float, key: int, handler: str, function: Function, arguments: tuple[Any, ...]
-    ) -> asyncio.TimerHandle:
+    ) -> Timer:
         """Post later, unless *key* is let go of before."""
+        if not seconds >= 0:  # nan, too
+            raise InvalidArgument(f"seconds: {seconds!r} is no time to wait")
         queue = self._queues.setdefault(key, _Queue())
+        timer = Timer(self, key, queue)
 
         def due() -> None:
             queue.timers.discard(timer)
-            if self._queues.get(key) is queue:
-                self.post(key, handler, function, *arguments)
+            self.post(key, handler, function, *arguments)
 
-        timer = asyncio.get_running_loop().call_later(seconds, due)
-        queue.timers = {t for t in queue.timers if not t.cancelled()} | {timer}
+        timer.handle = asyncio.get_running_loop().call_later(seconds, due)
         return timer
 
-    def finish(self, key: int) -> None:
-        """Expect no more under *key*: its timers are off, what waits still runs."""
+    def finish(self, key: int, last: Item | None) -> None:
+        """Expect no more under *key* after *last*: timers are off, what waits still runs."""
         queue = self._queues.get(key)
         if queue is not None:
             _stop_timers(queue)
-            if queue.task is None:
-                del self._queues[key]
+            self.tidy(key, queue)
+        if last is not None:
+            self._put(key, last, however_many=True)
 
     def drop(self, key: int) -> None:
         """Forget what waits under *key*."""
@@ -137,6 +156,9 @@ class Mailbox:
         queue.items.clear()
         if queue.task is not None:
             queue.task.cancel()
+            if queue.run is not None:
+                loop = asyncio.get_running_loop()
+                loop.call_later(GRACE_SECONDS, queue.run.give_up, queue.task)
         return left
 
     def close(self) -> None:
@@ -147,11 +169,17 @@ class Mailbox:
             self._clock.cancel()
             self._clock = None
 
-    def _put(self, key: int, item: Item) -> None:
+    def tidy(self, key: int, queue: _Queue) -> None:
+        """Forget a queue that has nothing more to do."""
+        if queue.task is None and not queue.timers and self._queues.get(key) is queue:
+            del self._queues[key]
+
+    def _put(self, key: int, item: Item, *, however_many: bool = False) -> None:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue()
-        if len(queue.items) >= QUEUE:
+        if len(queue.items) >= QUEUE and not however_many:
+            _tell(item, well=False)
             self._behind(key)
             return
         queue.items.append(item)
@@ -166,34 +194,31 @@ class Mailbox:
 
     async def _work(self, key: int, queue: _Queue) -> None:
         task = asyncio.current_task()
+        assert task is not None  # noqa: S101 # for the type checker
         clock = asyncio.get_running_loop().time
-        while queue.items and queue.task is task:
+        while queue.items:
             item = queue.running = queue.items.popleft()
             queue.since, queue.overdue = clock(), False
-            failure = await self._run(queue, item)
-            if queue.task is not task or self._queues.get(key) is not queue:
-                return  # it was left behind, or nobody waits for it any more
-            queue.running = None
-            self._report(item, failure)
-        if queue.task is task:
-            queue.task = None
-            if self._queues.get(key) is queue and not queue.timers:
-                del self._queues[key]
-
-    async def _run(self, queue: _Queue, item: Item) -> Failure | None:
-        try:
-            coroutine = item.function(*item.arguments)
-            await Watched(self._watch.steps(self._name, item.handler, coroutine))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not queue.overdue or task is None:
+            queue.run = run = Run(
+                self._watch, self._name, item.handler, item.function, item.arguments
+            )
+            failure = None
+            try:
+                await run
+            except GeneratorExit:  # the loop is gone
                 raise
-            task.uncancel()
-            return Failure(item, f"took longer than {HANDLER_SECONDS:g} s")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 # a plugin's fault stays its own
-            text = str(error) if isinstance(error, MptcpdError) else _line(error)
-            return Failure(item, text, error)
-        return None
+            except BaseException as error:  # noqa: BLE001 # a plugin's fault stays its own
+                failure = Failure(item, one_line(error), error)
+            if queue.task is not task or self._queues.get(key) is not queue:
+                return  # it was given up, or nobody waits for it any more
+            while task.cancelling():
+                task.uncancel()
+            if queue.overdue:
+                failure = Failure(item, f"took longer than {HANDLER_SECONDS:g} s")
+            queue.running = queue.run = None
+            self._report(item, failure)
+        queue.task = None
+        self.tidy(key, queue)
 
     def _report(self, item: Item, failure: Failure | None) -> None:
         if failure is None:
@@ -209,33 +234,35 @@ class Mailbox:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for key, queue in list(self._queues.items()):
-            if queue.task is None or now - queue.since < HANDLER_SECONDS:
+            if queue.task is None or queue.run is None or now - queue.since < HANDLER_SECONDS:
                 continue
             if not queue.overdue:
                 queue.overdue = True
                 queue.task.cancel()
             elif now - queue.since >= HANDLER_SECONDS + GRACE_SECONDS:
-                queue.task, item, queue.running = None, queue.running, None
-                if queue.items:
-                    self._start(key, queue)
-                if item is not None:
-                    text = f"took longer than {HANDLER_SECONDS:g} s and would not be cancelled"
-                    self._report(item, Failure(item, text))
+                self._give_up(key, queue, queue.task, queue.run)
         self._clock = None
         if not self.idle:
             self._clock = loop.call_later(GRACE_SECONDS / 2, self._look)
 
+    def _give_up(self, key: int, queue: _Queue, task: "asyncio.Task[None]", run: Run) -> None:
+        # The task itself may never come back: it can wait for one that will not be cancelled.
+        item, queue.task, queue.running, queue.run = queue.running, None, None, None
+        run.give_up(task)
+        if queue.items:
+            self._start(key, queue)
+        self.tidy(key, queue)
+        if item is not None:
+            text = f"took longer than {HANDLER_SECONDS:g} s and would not be cancelled"
+            self._report(item, Failure(item, text))
+
 
 def _stop_timers(queue: _Queue) -> None:
     for timer in queue.timers:
-        timer.cancel()
+        timer.handle.cancel()
     queue.timers.clear()
 
 
 def _tell(item: Item | None, *, well: bool) -> None:
     if item is not None and item.done is not None and not item.done.done():
         item.done.set_result(well)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -24,6 +24,8 @@ class Owners:
         self._state = engine.state
         self._groups = ControlGroups()
         self._line: list[Hosted] = []
+        self._asking = False
+        self._guessed: set[int] = set()
         self._running: dict[str, Hosted] = {}
 
     @property
@@ -48,6 +50,15 @@ class Owners:
         if policy is not None:
             self._own(connection, policy.name)
 
+    def forget(self, connection: Connection) -> None:
+        """Hear that a connection has closed."""
+        self._guessed.discard(connection.number)
+
+    def open(self) -> None:
+        """Ask from now on: all policies have had the time to start."""
+        self._asking = True
+        self.claim()
+
     def claim(self) -> None:
         """Find owners for the connections that have none."""
         for connection in list(self._state.connections.values()):
@@ -55,7 +66,10 @@ class Owners:
                 self.move(connection, self._choose(connection))
 
     def check(self, connection: Connection) -> None:
-        """Choose again if the owner does not work with the path manager that was found."""
+        """Choose again if the path manager had to be guessed, and another was found."""
+        if connection.number not in self._guessed:
+            return
+        self._guessed.discard(connection.number)
         policy = self.owner(connection)
         if policy is None or not policy.steers(connection.path_manager):
             chosen = self._choose(connection)
@@ -80,8 +94,7 @@ class Owners:
         self._own(connection, to.name if to else "")
         picture = snapshots.connection(connection)
         if before is not None and "new_connection" not in left:
-            before.post(connection.number, "connection_released", picture)
-            before.mailbox.finish(connection.number)
+            before.finish(connection.number, "connection_released", picture)
         if to is not None:
             self.introduce(connection, to)
 
@@ -92,6 +105,15 @@ class Owners:
         if connection.state is not ConnectionState.CREATED:
             policy.post(connection.number, "connection_established", picture)
 
+    def introduce_again(self, policy: Hosted) -> None:
+        """Tell *policy*, which begins anew, of its connections; pass on what it does not want."""
+        for connection in self.owned_by(policy):
+            if self._wants(policy, connection):
+                self.introduce(connection, policy)
+            else:
+                self._own(connection, "")  # it has not heard of this one since it began
+                self.move(connection, self._choose(connection))
+
     def owned_by(self, policy: Hosted) -> list[Connection]:
         """Give the connections of *policy* in the order of their numbers."""
         return [c for c in self._state.connections.values() if c.owner == policy.name]
@@ -101,16 +123,20 @@ class Owners:
             self._engine.step(OwnerRead(connection.token, name))
 
     def _choose(self, connection: Connection, without: Hosted | None = None) -> Hosted | None:
+        if not connection.path_manager:
+            self._guessed.add(connection.number)
+        line = self._line if self._asking else ()
+        others = (policy for policy in line if policy is not without)
+        return next((policy for policy in others if self._wants(policy, connection)), None)
+
+    def _wants(self, policy: Hosted, connection: Connection) -> bool:
         # A new connection is under the path manager that was set last, as far as is known; when it
         # has been read, `check` corrects the choice before any handler has run.
-        path_manager = connection.path_manager or self._state.settings.path_manager
-        for policy in self._line:
-            if policy is not without and policy.steers(path_manager):
-                if policy.match.needs_user and connection.uid is None:
-                    self._read_user(connection)
-                if policy.match.fits(connection, self._groups.path):
-                    return policy
-        return None
+        if not policy.steers(connection.path_manager or self._state.settings.path_manager):
+            return False
+        if policy.match.needs_user and connection.uid is None:
+            self._read_user(connection)
+        return policy.match.fits(connection, self._groups.path)
 
     def _read_user(self, connection: Connection) -> None:
         row = self._engine.kernel.connection(connection.token)

@@ -1,7 +1,10 @@
-"""What the configuration says of one plugin: its priority, its match, and its own settings."""
+"""What is said to one plugin: its priority, its match, and its own settings.
+
+Must not know where that stands: who does adds it to the key of a `WrongKey`.
+"""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,10 +20,18 @@ _PRIORITIES = range(-20, 20)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+class WrongKey(ConfigurationError):
+    """A *key* or its value cannot be meant; nothing here says where it stands."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(f"{key}: {text}")
+        self.key, self.text = key, text
+
+
 def read_section(
-    kind: type[Plugin], values: Mapping[str, Any], where: Callable[[str], str]
+    kind: type[Plugin], values: Mapping[str, Any]
 ) -> tuple[int, Match, PluginSettings]:
-    """Check *values*; raise ConfigurationError with *where* its wrong key stands."""
+    """Check *values*, those of a section of the configuration; raise WrongKey."""
     own = dict(values)
     priority = kind.priority
     if _PRIORITY in own:
@@ -28,28 +39,30 @@ def read_section(
         try:
             priority = _PRIORITIES[_PRIORITIES.index(int(given))]
         except ValueError:
-            raise ConfigurationError(
-                f"{where(_PRIORITY)}: {given!r} is not a number from -20 to 19"
-            ) from None
+            raise WrongKey(_PRIORITY, f"{given!r} is not a number from -20 to 19") from None
     matching = {key: own.pop(key) for key in list(own) if key.startswith(_MATCH)}
     match = kind.match
     if matching:
         asked = {key.removeprefix(_MATCH): value for key, value in matching.items()}
-        match = _validated(Match, asked, lambda key: where(_MATCH + key))
-    return priority, match, _validated(settings_of(kind), own, where)
+        match = _validated(Match, asked, _MATCH)
+    return priority, match, read_settings(kind, own)
 
 
-def _validated(
-    model: type[ModelT], values: Mapping[str, Any], where: Callable[[str], str]
-) -> ModelT:
+def read_settings(kind: type[Plugin], values: Mapping[str, Any]) -> PluginSettings:
+    """Check *values*, the plugin's own; raise WrongKey."""
+    return _validated(settings_of(kind), values)
+
+
+def _validated(model: type[ModelT], values: Mapping[str, Any], prefix: str = "") -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
+        key = prefix + str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
-            known = ", ".join(f.alias or name for name, f in model.model_fields.items()) or "none"
-            raise ConfigurationError(f"{where(key)}: unknown key {key!r}; known: {known}") from None
+            known = ", ".join(prefix + (f.alias or name) for name, f in model.model_fields.items())
+            raise WrongKey(key, f"unknown key; known: {known or 'none'}") from None
+        if first["type"] == "missing":
+            raise WrongKey(key, "it must be given") from None
         words = first["msg"].removeprefix("Value error, ")
-        value = str(first["input"])[:64]
-        raise ConfigurationError(f"{where(key)}: {key} = {value!r}: {words}") from None
+        raise WrongKey(key, f"{str(first['input'])[:64]!r}: {words}") from None

@@ -7,10 +7,11 @@ address mapped into IPv6 is shown as IPv4; ports are in host order; "local" is a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import MappingProxyType
 
 from mptcpd_dbus.core import connections, endpoints, events, network
-from mptcpd_dbus.core.types import FourTuple
+from mptcpd_dbus.core.types import FourTuple, is_ipv6
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,21 @@ class Connection:
     local_addresses: tuple[Address, ...]
     remote_addresses: tuple[Address, ...]
 
+    @property
+    def destinations(self) -> tuple[tuple[str, int], ...]:
+        """Where joins can go: the peer's own address and port, unless it denies that, then others.
+
+        Those are what it announced in the family of the connection; a socket may take no other.
+        """
+        own = (self.remote_address, self.remote_port)
+        announced = (
+            (address.address, address.port or self.remote_port)
+            for address in self.remote_addresses
+            if address.address and is_ipv6(address.address) == is_ipv6(self.remote_address)
+        )
+        denied = [own] if self.deny_join_id0 else []
+        return tuple(place for place in dict.fromkeys([own, *announced]) if place not in denied)
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
@@ -96,8 +112,8 @@ class Interface:
 
     `up` is the administrator's wish (IFF_UP), `running` the carrier (IFF_RUNNING); addresses stay
     while the carrier is away.  `addresses` maps each to its prefix length, those that are no longer
-    preferred (RFC 4862) are in `deprecated`, too.  `default_routes` holds the families (4, 6) for
-    which the main table has a default route over it.
+    preferred (RFC 4862) are in `deprecated`, too.  `default_routes` has for each family (4, 6)
+    with a default route over it in the main table its metric.
     """
 
     index: int
@@ -107,7 +123,22 @@ class Interface:
     running: bool
     addresses: Mapping[str, int]
     deprecated: frozenset[str]
-    default_routes: frozenset[int]
+    default_routes: Mapping[int, int]
+
+    def addresses_for(self, remote_address: str) -> tuple[str, ...]:
+        """Give the addresses from which *remote_address* may be reached now; none without carrier.
+
+        They are of its family, not deprecated, and not only of this link.
+        """
+        if not (self.up and self.running):
+            return ()
+        return tuple(
+            address
+            for address in self.addresses
+            if is_ipv6(address) == is_ipv6(remote_address)
+            and address not in self.deprecated
+            and not ip_address(address).is_link_local
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +146,8 @@ class Endpoint:
     """An address that the in-kernel path manager works with (ip-mptcp(8)).
 
     `flags` are ip-mptcp(8)'s words; `interface_index` is 0 where its subflows are bound to none;
-    `ours` tells those of this daemon from those of NetworkManager or an administrator.
+    `ours` tells those that this very plugin has added, before a restart of the daemon, too, from
+    those of NetworkManager, an administrator, a program on the bus or another plugin.
     """
 
     id: int
@@ -216,12 +248,12 @@ def interface(living: network.Interface, shown: Mapping[str, int]) -> Interface:
         living.running,
         MappingProxyType(dict(shown)),
         frozenset(living.deprecated & shown.keys()),
-        living.default_routes,
+        MappingProxyType(dict(living.default_routes)),
     )
 
 
-def endpoint(living: endpoints.Endpoint) -> Endpoint:
-    """Picture an endpoint."""
+def endpoint(living: endpoints.Endpoint, *, ours: bool) -> Endpoint:
+    """Picture an endpoint for a plugin that has added it itself, or has not."""
     entry = living.entry
     return Endpoint(
         living.id,
@@ -229,5 +261,5 @@ def endpoint(living: endpoints.Endpoint) -> Endpoint:
         entry.port,
         tuple(endpoints.flag_words(entry.flags)),
         entry.interface_index,
-        living.ours,
+        ours,
     )

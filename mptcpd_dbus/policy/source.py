@@ -4,7 +4,6 @@
 from pathlib import Path
 
 from mptcpd_dbus.config import PLUGIN_DIR, Settings
-from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy.files import PluginDirectory, PluginProblem
 from mptcpd_dbus.policy.loader import load
@@ -46,10 +45,4 @@ class Source:
 def open_source(settings: Settings, watch: Watch) -> Source:
     """Open the directory of *settings*; raise ConfigurationError if it cannot be trusted."""
     path = settings.plugin_dir or Path(PLUGIN_DIR)
-    source = Source(path, watch, wanted=settings.plugin_dir is not None)
-    if not source.names() and any(path.glob("*.so")):
-        raise ConfigurationError(
-            f"plugin-dir={path} holds plugins of the C daemon, which cannot be used here; those of"
-            f" this daemon are in {PLUGIN_DIR}"
-        )
-    return source
+    return Source(path, watch, wanted=settings.plugin_dir is not None)

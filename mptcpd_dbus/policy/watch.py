@@ -6,12 +6,14 @@ the next start reads.  The note is memory shared with the file: to write it is a
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import asyncio
 import logging
 import mmap
 import os
 import struct
 import time
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,11 @@ The service manager starts the daemon again 0.25 s after a crash, but only after
 when the loop stood still.
 """
 
+IMPORT = "import"
+"""Stands for a handler's name while a plugin's file is loaded."""
+
 _SIZE = 4096
-_HEAD = struct.Struct("=dHH")  # when it began (CLOCK_BOOTTIME), lengths of both names
+_HEAD = struct.Struct("=dH")  # when it began (CLOCK_BOOTTIME), length of both names with a NUL
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class Watch:
     def __init__(self, file: Path | None = None) -> None:
         self.blocked: Callable[[str, str, float], None] = lambda *_: None
         self._note: mmap.mmap | bytearray = bytearray(_SIZE)
+        self._at_work: list[tuple[str, str, float]] = []
         self.suspect: tuple[str, str] | None = None
         """Plugin and handler that had the loop when the daemon was killed."""
         if file is not None:
@@ -54,65 +60,105 @@ class Watch:
             self._note = mmap.mmap(descriptor, _SIZE)
         finally:
             os.close(descriptor)
-        began, *lengths = _HEAD.unpack_from(self._note)
+        began, length = _HEAD.unpack_from(self._note)
         if began and time.clock_gettime(time.CLOCK_BOOTTIME) - began > KILLED_SECONDS:
-            first, second = lengths
-            text = bytes(self._note[_HEAD.size : _HEAD.size + first + second])
-            plugin, handler = text[:first].decode(), text[first:].decode()
+            text = bytes(self._note[_HEAD.size : _HEAD.size + length])
+            plugin, _, handler = text.decode(errors="replace").partition("\0")
             self.suspect = plugin, handler
         self._clear()
 
-    def steps(
-        self, plugin: str, handler: str, coroutine: Coroutine[Any, Any, Any]
-    ) -> Generator[Any, Any, Any]:
-        """Run *coroutine*, and watch each step of it from one await to the next."""
-        step: Callable[[Any], Any] = coroutine.send
-        given: Any = None
-        while True:
-            began = self.enter(plugin, handler)
-            try:
-                wanted = step(given)
-            except StopIteration as end:
-                return end.value
-            finally:
-                self.leave(plugin, handler, began)
-            try:
-                given = yield wanted
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 # it goes on, into the coroutine
-                step, given = coroutine.throw, error
-            else:
-                step = coroutine.send
+    def forgive(self, plugin: str) -> None:
+        """Suspect *plugin* no more: the administrator wants to try."""
+        if self.suspect is not None and self.suspect[0] == plugin:
+            self.suspect = None
 
-    def enter(self, plugin: str, handler: str) -> float:
+    def enter(self, plugin: str, handler: str) -> None:
         """Note who gets the loop now."""
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
-        names = (plugin.encode(), handler.encode())
-        text = b"".join(names)
-        self._note[_HEAD.size : _HEAD.size + len(text)] = text
-        _HEAD.pack_into(self._note, 0, began, *map(len, names))
-        return began
+        self._at_work.append((plugin, handler, began))
+        self._write(plugin, handler, began)
 
-    def leave(self, plugin: str, handler: str, began: float) -> None:
+    def leave(self) -> None:
         """Note that it has given the loop back; say so if that took long."""
-        self._clear()
+        plugin, handler, began = self._at_work.pop()
+        if self._at_work:  # a step of one plugin can begin another
+            self._write(*self._at_work[-1])
+        else:
+            self._clear()
         seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - began
         if seconds > BLOCKED_SECONDS:
             self.blocked(plugin, handler, seconds)
+
+    def _write(self, plugin: str, handler: str, began: float) -> None:
+        text = f"{plugin}\0{handler}".encode(errors="replace")[: _SIZE - _HEAD.size]
+        self._note[_HEAD.size : _HEAD.size + len(text)] = text
+        _HEAD.pack_into(self._note, 0, began, len(text))
 
     def _clear(self) -> None:
         self._note[: _HEAD.size] = bytes(_HEAD.size)
 
 
-class Watched:
-    """A handler's run, to be awaited."""
+class Run:
+    """One run of a plugin's handler, to be awaited: `function(*arguments)`, watched at each step.
 
-    __slots__ = ("_steps",)
+    A step goes from one await to the next.
+    """
 
-    def __init__(self, steps: Generator[Any, Any, Any]) -> None:
-        self._steps = steps
+    def __init__(
+        self,
+        watch: Watch,
+        plugin: str,
+        handler: str,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        self._watch = watch
+        self._names = plugin, handler
+        self._coroutine = _call(function, arguments)
+        self._over = False
+        self._given_up = False
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._steps
+    def give_up(self, task: "asyncio.Task[Any]") -> None:
+        """See that *task* takes no further step of it, if it has not ended yet."""
+        if not self._over:
+            self._given_up = True
+            task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        step: Callable[[Any], Any] = self._coroutine.send
+        given: Any = None
+        try:
+            while True:
+                self._watch.enter(*self._names)
+                try:
+                    wanted = step(given)
+                except StopIteration:
+                    return
+                except GeneratorExit as error:  # only whoever awaits us may end us so
+                    raise RuntimeError("GeneratorExit") from error
+                finally:
+                    self._watch.leave()
+                try:
+                    given = yield wanted
+                except BaseException as error:
+                    if self._given_up or isinstance(error, GeneratorExit):
+                        self._close()
+                        raise
+                    step, given = self._coroutine.throw, error
+                else:
+                    step = self._coroutine.send
+        finally:
+            self._over = True
+
+    def _close(self) -> None:
+        self._watch.enter(*self._names)
+        with suppress(BaseException):
+            self._coroutine.close()
+        self._watch.leave()
+
+
+async def _call(
+    function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[Any, ...]
+) -> None:
+    # A function that is no coroutine runs at the call: that, too, is a step.
+    await function(*arguments)

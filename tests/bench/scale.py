@@ -12,7 +12,6 @@ one and does not count if another came in between; what sweeps cost is printed f
 import asyncio
 import gc
 import os
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,10 @@ from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.kernel.live import LiveKernel
 from mptcpd_dbus.reconciler import Reconciler
+from tests.bench.setting import setting
 from tests.e2e.stage import MANAGER, Stage
-from tests.lab import users
-from tests.lab.bus import PrivateBus
-from tests.lab.client import ROOT, BusClient
-from tests.lab.daemon import Daemon
-from tests.lab.hosts import SERVER, Lab
-from tests.lab.sandbox import initial_root, readable_repository
+from tests.lab.client import ROOT
+from tests.lab.hosts import SERVER
 from tests.lab.wait import eventually
 
 FEW, MANY = 10, 10_000
@@ -133,39 +129,21 @@ async def _beat(gaps: list[float]) -> None:
 
 async def main() -> None:
     """Measure and print."""
-    repository = readable_repository()
-    if initial_root():
-        users.install()
-    policies = sorted((repository / "dbus").glob("*.conf")) if initial_root() else []
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        PrivateBus(policies=policies),
-        Lab() as lab,
-    ):
-        lab.sysctl("client", "net.mptcp.path_manager", "userspace")
-        # Or the client would search for free ports longer with each round.
-        lab.sysctl("client", "net.ipv4.ip_local_port_range", "1024 65535")
-        daemon = Daemon(lab, "client", Path(scratch, "daemon.log"))
-        daemon.log.touch()
-        await daemon.start()
-        async with await BusClient.connect() as viewer:
-            await viewer.listen(f"type='signal',interface='{MANAGER}'")
-            play = Stage(lab, "client", daemon, viewer, lab.app("client"), lab.app("server"))
-            listener = await play.listener()
-            echo, port = await play.server.call("listen", address=SERVER[4])
-            await play.server.call("echo", listener=echo)
-            pairs: list[tuple[int, int]] = []
-            swept: dict[int, float] = {}
-            rounds: dict[int, list[float]] = {FEW: [], MANY: []}
-            holds: dict[str, tuple[float, float]] = {}
-            for count in (FEW, MANY, FEW):
-                await set_live(play, pairs, listener, count)
-                swept[count] = await sweep(play)
-                rounds[count] += [await churn(play, port) for _ in range(ROUNDS)]
-                if count == MANY:
-                    holds = await held(play)
-            tell(rounds, swept, holds)
-            await daemon.stop()
+    async with setting() as play:
+        listener = await play.listener()
+        echo, port = await play.server.call("listen", address=SERVER[4])
+        await play.server.call("echo", listener=echo)
+        pairs: list[tuple[int, int]] = []
+        swept: dict[int, float] = {}
+        rounds: dict[int, list[float]] = {FEW: [], MANY: []}
+        holds: dict[str, tuple[float, float]] = {}
+        for count in (FEW, MANY, FEW):
+            await set_live(play, pairs, listener, count)
+            swept[count] = await sweep(play)
+            rounds[count] += [await churn(play, port) for _ in range(ROUNDS)]
+            if count == MANY:
+                holds = await held(play)
+        tell(rounds, swept, holds)
 
 
 def tell(

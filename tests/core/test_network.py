@@ -4,7 +4,7 @@
 import pytest
 
 from mptcpd_dbus.core.errors import InvalidArgument
-from mptcpd_dbus.core.network import Interface, Network
+from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait, Interface, Network
 
 
 def _network() -> tuple[Network, Interface, Interface]:
@@ -47,3 +47,17 @@ def test_an_unknown_interface_is_named_in_the_error() -> None:
 
     with pytest.raises(InvalidArgument, match="no network interface 'eth9'"):
         network.by_name("eth9")
+
+
+def test_what_is_said_of_an_address_goes_with_it() -> None:
+    network, link1, _ = _network()
+    network.add_address(link1, "fd00::1", 64, AddressTrait.DEPRECATED | AddressTrait.TEMPORARY)
+    network.add_address(link1, "10.0.1.1", 24)
+    link1.routed = frozenset({"fd00::1", "10.0.1.1"})
+    assert link1.deprecated == {"fd00::1"}
+
+    network.remove_address(link1, "fd00::1")
+
+    assert link1.traits == {"10.0.1.1": NO_TRAITS}
+    assert link1.routed == {"10.0.1.1"}
+    assert link1.deprecated == set()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 from tests.core.example import (
@@ -91,14 +92,74 @@ def test_a_deleted_interface_implies_that_its_addresses_are_deleted() -> None:
 
 def test_default_routes_are_set_by_family_and_told_once() -> None:
     state = state_after(LINK1)
-    reading = readings.DefaultRoutesRead(frozenset({(2, 4), (2, 6), (9, 4)}))
+    reading = readings.DefaultRoutesRead(frozenset({(2, 4, 0), (2, 6, 1024), (9, 4, 0)}))
 
     change = state.apply(reading)
 
     assert change is not None
     assert change.changed == (state.network.interfaces[2],)
-    assert state.network.interfaces[2].default_routes == {4, 6}
+    assert state.network.interfaces[2].default_routes == {4: 0, 6: 1024}
     assert state.apply(reading) is None
+
+
+def test_routed_addresses_are_told_once_and_only_of_those_that_are_there() -> None:
+    state = state_after(LINK1, events.NewInterface(3, "link2", "ether", up=True, running=True))
+    state.apply(ADDRESS)
+    link1, link2 = state.network.interfaces[2], state.network.interfaces[3]
+    reading = readings.RoutedAddressesRead(
+        frozenset({(2, "10.0.1.1"), (3, "10.0.1.1"), (2, "10.0.7.7"), (9, "10.0.1.1")})
+    )
+
+    change = state.apply(reading)
+
+    assert change is not None
+    assert change.changed == (link1,)
+    assert link1.routed == {"10.0.1.1"}
+    assert link2.routed == set()
+    assert state.apply(reading) is None
+
+
+def test_a_route_that_goes_is_taken_from_its_address() -> None:
+    state = state_after(LINK1, ADDRESS)
+    state.apply(readings.RoutedAddressesRead(frozenset({(2, "10.0.1.1")})))
+
+    change = state.apply(readings.RoutedAddressesRead(frozenset()))
+
+    assert change is not None
+    assert change.changed == (state.network.interfaces[2],)
+    assert state.network.interfaces[2].routed == set()
+
+
+def test_an_address_that_comes_back_is_not_routed_until_it_is_looked_up() -> None:
+    state = state_after(LINK1, ADDRESS)
+    state.apply(readings.RoutedAddressesRead(frozenset({(2, "10.0.1.1")})))
+
+    state.apply(events.DeleteLocalAddress(2, "10.0.1.1"))
+    state.apply(ADDRESS)
+
+    assert state.network.interfaces[2].routed == set()
+
+
+def test_an_address_that_is_no_longer_preferred_stays_and_is_deprecated() -> None:
+    state = state_after(LINK1, ADDRESS)
+    link1 = state.network.interfaces[2]
+    reading = readings.AddressTraitsRead(2, "10.0.1.1", AddressTrait.DEPRECATED)
+
+    change = state.apply(reading)
+
+    assert change is not None
+    assert change.changed == (link1,)
+    assert link1.addresses == {"10.0.1.1": 24}
+    assert link1.deprecated == {"10.0.1.1"}
+    assert state.apply(reading) is None
+
+
+@pytest.mark.parametrize(("index", "address"), [(2, "10.0.7.7"), (9, "10.0.1.1")])
+def test_traits_of_what_is_not_there_teach_nothing(index: int, address: str) -> None:
+    state = state_after(LINK1, ADDRESS)
+
+    for traits in (AddressTrait.DEPRECATED, NO_TRAITS):
+        assert state.apply(readings.AddressTraitsRead(index, address, traits)) is None
 
 
 def test_listeners_on_one_port_are_counted() -> None:

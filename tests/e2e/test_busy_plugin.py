@@ -104,7 +104,8 @@ async def test_a_pending_join_delays_no_other_connection_and_no_lost_link(
 
     await eventually(lambda: len(_latencies(observer)) == OTHERS)
     latencies = sorted(_latencies(observer))
-    given_up = [t - lost for t, e in observer.of(SubflowClosed) if e.four_tuple[0] == "10.0.3.1"]
+    closed = observer.of(SubflowClosed)
+    given_up = [t - lost for t, e in closed if e.four_tuple[0] == address("client", 3)]
     print(
         f"\njoined after {latencies[OTHERS // 2] * 1000:.2f} ms (median),"
         f" {latencies[-1] * 1000:.1f} ms at most; gave the link up after {given_up[0] * 1000:.1f} ms"

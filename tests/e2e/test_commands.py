@@ -49,15 +49,10 @@ async def test_endpoints_are_added_changed_removed_and_flushed(stage: MakeStage)
         ROOT, MANAGER, "AddEndpoint", "sasa{sv}", "10.0.2.1", ["subflow"], {"Interface": "link2"}
     )
     assert _endpoints(play) == ["10.0.2.1 id 1 subflow dev link2 "]
-    assert await _shown_endpoints(play) == {
-        path: {
-            "Id": 1,
-            "Address": "10.0.2.1",
-            "Port": 0,
-            "Flags": ["subflow"],
-            "Interface": "link2",
-        }
-    }
+    wanted = {"Id": 1, "Address": "10.0.2.1", "Port": 0, "Flags": ["subflow"], "Interface": "link2"}
+    shown = await _shown_endpoints(play)
+    assert set(shown) == {path}
+    assert wanted.items() <= shown[path].items()
 
     await play.command(path, ENDPOINT, "SetFlags", "asa{sv}", ["subflow", "backup"], {})
     assert _endpoints(play) == ["10.0.2.1 id 1 subflow backup dev link2 "]
@@ -303,6 +298,37 @@ async def test_an_announced_address_is_withdrawn_though_its_subflow_was_destroye
     await eventually(lambda: _counter(play, "server", "RmAddr") == before + 1)
     place = ["10.0.2.1", await play.viewer.get(path, CONNECTION, "LocalPort")]
     assert place not in await play.viewer.get(ROOT, MANAGER, "Listeners")
+
+
+async def test_a_subflow_that_is_destroyed_with_its_address_takes_along_all_from_there(
+    stage: MakeStage,
+) -> None:
+    """The peer is told, and the address comes back under another ID."""
+    play = await stage()
+    play.lab.ip("server", "mptcp", "limits", "set", "subflow", 8, "add_addr_accepted", 0)
+    listener = await play.listener()
+    _, path = await play.connection(listener)
+    subflow, sibling = [await play.create_subflow(path, LocalAddress="10.0.2.1") for _ in range(2)]
+    other = await play.create_subflow(path, LocalAddress="10.0.3.1")
+    before = _counter(play, "server", "RmAddr")
+
+    await play.command(subflow, SUBFLOW, "Destroy", "a{sv}", {"Announce": True})
+
+    for gone in (subflow, sibling):
+        await play.heard("SubflowClosed", partial(_is_about, gone))
+    assert _counter(play, "server", "RmAddr") == before + 1
+    assert {row[3][0] for row in await play.subflows()} == {0, 2}
+    again = await play.create_subflow(path, LocalAddress="10.0.2.1")
+    assert await play.viewer.get(again, SUBFLOW, "LocalId") == 3
+    # Control: destroyed alone, it takes nothing along, and nobody is told.
+    await play.command(other, SUBFLOW, "Destroy", "a{sv}", {})
+    await play.heard("SubflowClosed", partial(_is_about, other))
+    assert _counter(play, "server", "RmAddr") == before + 1
+    await play.agreed()
+
+
+def _is_about(subflow: str, body: list[Any]) -> bool:
+    return bool(body[1] == subflow)
 
 
 def _joins(path: str, place: list[Any], body: list[Any]) -> bool:

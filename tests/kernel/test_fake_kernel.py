@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mptcpd_dbus.core import commands
-from mptcpd_dbus.core.errors import KernelRefused
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple
 from mptcpd_dbus.kernel.live import LiveKernel
 from mptcpd_dbus.kernel_protocol import Kernel
@@ -121,3 +121,36 @@ async def test_every_command_is_answered_as_the_real_kernel_answers(host: Host) 
             assert fake.limits() == real.limits()
     finally:
         real.close()
+
+
+@pytest.mark.real_kernel
+async def test_listeners_are_opened_and_released_as_on_the_real_kernel(host: Host) -> None:
+    place = ("127.0.0.1", 6000)
+    real, fake = LiveKernel(), FakeKernel()
+    host.listen(*place)
+    fake.app_listeners.add(place)
+    said = []
+    try:
+        for kernel in (real, fake):
+            outcomes: list[Any] = []
+            for address in ("127.0.0.1", "127.0.0.9"):
+                try:
+                    outcomes.append(kernel.open_listener("a", address, 6000))
+                except KernelRefused as refused:
+                    outcomes.append((refused.errno, refused.text))
+            outcomes.append(kernel.open_listener("a", *place, frozenset({place[0]})))
+            chosen = [kernel.open_listener(user, "127.0.0.9", 0) for user in "ab"]
+            outcomes.append(len({*chosen, 0}))
+            for user, port in (("a", 6000), ("a", 6000), ("b", chosen[0]), ("a", 0)):
+                try:
+                    outcomes.append(kernel.release_listener(user, "127.0.0.9", port))
+                except InvalidArgument as invalid:
+                    outcomes.append(str(invalid).replace(str(chosen[0]), "CHOSEN"))
+            kernel.close_listener("b")
+            left = {(row.address, row.port) for row in kernel.listeners()} - {place}
+            outcomes.append(left == {("127.0.0.9", chosen[0])})
+            said.append(outcomes)
+    finally:
+        real.close()
+
+    assert said[0] == said[1]

@@ -121,6 +121,21 @@ async def test_commands_keep_their_order(requests: RequestSocket) -> None:
     assert [(e.id, e.address) for e in entries] == list(enumerate(addresses, 1))[1:]
 
 
+async def test_a_command_on_a_connection_never_suspends_its_caller(
+    host: Host, requests: RequestSocket
+) -> None:
+    """Not even behind one on endpoints, which does."""
+    token = connect(host, "userspace").token
+    slow = requests.execute(c.AddAddr(AddressEntry("127.0.0.5")))
+    slow.send(None)
+
+    with pytest.raises(StopIteration):
+        requests.execute(c.Announce(token, LOCAL)).send(None)
+
+    assert requests.local_addresses(token) == LocalAddressesRead(token, (LOCAL,))
+    slow.close()
+
+
 async def test_a_userspace_connection_shows_its_table(host: Host, requests: RequestSocket) -> None:
     token = connect(host, "userspace").token
 

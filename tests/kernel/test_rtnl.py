@@ -58,9 +58,29 @@ async def add_veth(host: Host, told: list[Told]) -> int:
     return (await eventually(running))[0]
 
 
-def default_routes(told: list[Told]) -> frozenset[tuple[int, int]]:
+async def add_quiet_veth(host: Host, told: list[Told]) -> int:
+    """Add an interface of which nothing more is told by itself; return its index."""
+    host.run("sysctl -q net.ipv6.conf.default.addr_gen_mode=1")  # no link-local address
+    index = await add_veth(host, told)
+    await idle()
+    return index
+
+
+async def idle() -> None:
+    """Wait until this process has nothing to do."""
+
+    async def quiet() -> bool:
+        start = resource.getrusage(resource.RUSAGE_SELF)
+        await asyncio.sleep(0.2)
+        end = resource.getrusage(resource.RUSAGE_SELF)
+        return end.ru_nvcsw - start.ru_nvcsw < 5
+
+    assert await eventually(quiet)
+
+
+def default_routes(told: list[Told]) -> frozenset[tuple[int, int, int]]:
     """Give the default routes as told last."""
-    return [r.interfaces for r in told if isinstance(r, DefaultRoutesRead)][-1]
+    return [r.routes for r in told if isinstance(r, DefaultRoutesRead)][-1]
 
 
 def routed(told: list[Told]) -> set[tuple[int, str]]:
@@ -165,9 +185,9 @@ async def test_default_routes_follow_routes_and_links(host: Host, told: list[Tol
     host.run("ip addr add fd00::1/64 nodad dev v0")
 
     host.run("ip route add default via 10.0.0.2")
-    await eventually(lambda: DefaultRoutesRead(frozenset({(index, 4)})) in told)
+    await eventually(lambda: DefaultRoutesRead(frozenset({(index, 4, 0)})) in told)
     host.run("ip route add default via fd00::2")
-    await eventually(lambda: default_routes(told) == {(index, 4), (index, 6)})
+    await eventually(lambda: default_routes(told) == {(index, 4, 0), (index, 6, 1024)})
     host.run("ip route add default via 10.0.0.3 table 100")
     host.run("ip -6 route add unreachable default metric 9")
     host.run("ip link set v0 down")  # takes the IPv4 route without a message
@@ -176,12 +196,23 @@ async def test_default_routes_follow_routes_and_links(host: Host, told: list[Tol
 
 
 @pytest.mark.usefixtures("monitor")
+async def test_the_lowest_metric_of_an_interface_counts(host: Host, told: list[Told]) -> None:
+    index = await add_veth(host, told)
+    host.run("ip addr add 10.0.0.1/24 dev v0")
+
+    host.run("ip route add default via 10.0.0.2 metric 600")
+    await eventually(lambda: default_routes(told) == {(index, 4, 600)})
+    host.run("ip route add default via 10.0.0.3 metric 100")
+    await eventually(lambda: default_routes(told) == {(index, 4, 100)})
+
+
+@pytest.mark.usefixtures("monitor")
 async def test_a_route_goes_with_its_source_address(host: Host, told: list[Told]) -> None:
     index = await add_veth(host, told)
     host.run("ip addr add 10.0.0.1/24 dev v0")
     host.run("ip addr add 10.0.5.1/24 dev v0")
     host.run("ip route add default via 10.0.0.2 src 10.0.5.1")
-    await eventually(lambda: default_routes(told) == {(index, 4)})
+    await eventually(lambda: default_routes(told) == {(index, 4, 0)})
 
     host.run("ip addr del 10.0.5.1/24 dev v0")
 
@@ -198,32 +229,63 @@ async def test_a_default_route_over_several_hops_uses_all_their_interfaces(
 
     host.run("ip route add default nexthop via 10.0.0.2 nexthop dev lo")
 
-    await eventually(lambda: DefaultRoutesRead(frozenset({(index, 4), (LOOPBACK, 4)})) in told)
+    await eventually(lambda: DefaultRoutesRead(frozenset({(index, 4, 0), (LOOPBACK, 4, 0)})) in told)
 
 
 @pytest.mark.usefixtures("monitor")
 async def test_an_interface_that_comes_back_with_its_index_has_its_routes_told_again(
     host: Host, told: list[Told]
 ) -> None:
-    for _ in range(2):
-        told.clear()
-        host.run("ip link add v0 index 77 type veth peer name v1")
+    async def both_told() -> None:
+        await eventually(lambda: DefaultRoutesRead(frozenset({(77, 4, 0)})) in told)
+        await eventually(lambda: RoutedAddressesRead(frozenset({(77, "10.0.0.1")})) in told)
+
+    def appear() -> None:
+        host.run("ip link add v0 index 77 type veth peer name v1 index 78")
         host.run("ip link set v1 up")
         host.run("ip addr add 10.0.0.1/24 dev v0")
         host.run("ip link set v0 up")
         host.run("ip route add default via 10.0.0.2")
 
-        await eventually(lambda: DefaultRoutesRead(frozenset({(77, 4)})) in told)
-        await eventually(lambda: RoutedAddressesRead(frozenset({(77, "10.0.0.1")})) in told)
-        host.run("ip link del v0")
-        await eventually(lambda: DeleteInterface(77) in told)
+    host.run("sysctl -q net.ipv6.conf.default.addr_gen_mode=1")
+    appear()
+    await both_told()
+    await idle()
+    told.clear()
+
+    host.run("ip link del v0")
+    appear()  # before anybody looks at the routes
+
+    await both_told()
+    assert DeleteInterface(77) in told
+
+
+@pytest.mark.usefixtures("monitor")
+async def test_an_address_that_comes_has_the_way_out_that_is_there(
+    host: Host, told: list[Told]
+) -> None:
+    index = await add_quiet_veth(host, told)
+    host.run("ip addr add 10.0.0.1/24 dev v0")
+    host.run("ip route add default via 10.0.0.2")
+    await eventually(lambda: routed(told) == {(index, "10.0.0.1")})
+    await idle()
+
+    host.run("ip addr add 10.0.0.3/24 dev v0")
+    await eventually(lambda: (index, "10.0.0.3") in routed(told))
+    await idle()
+    told.clear()
+    for change in ("del", "add"):  # before anybody looks at the routes
+        host.run(f"ip addr {change} 10.0.0.3/24 dev v0")
+
+    await eventually(lambda: (index, "10.0.0.3") in routed(told))
+    assert DeleteLocalAddress(index, "10.0.0.3") in told
 
 
 @pytest.mark.usefixtures("monitor")
 async def test_an_address_has_a_way_out_as_long_as_the_route_is_there(
     host: Host, told: list[Told]
 ) -> None:
-    index = await add_veth(host, told)
+    index = await add_quiet_veth(host, told)
     ours = {(index, "10.0.0.1"), (index, "fd00::1")}
     host.run("ip addr add 10.0.0.1/24 dev v0")
     host.run("ip addr add fd00::1/64 nodad dev v0")
@@ -241,7 +303,7 @@ async def test_an_address_has_a_way_out_as_long_as_the_route_is_there(
 
 @pytest.mark.usefixtures("monitor")
 async def test_a_rule_for_a_source_address_gives_it_a_way_out(host: Host, told: list[Told]) -> None:
-    index = await add_veth(host, told)
+    index = await add_quiet_veth(host, told)
     for family, one, other, gateway in (
         ("-4", "10.0.0.1", "10.0.0.3", "10.0.0.2"),
         ("-6", "fd00::1", "fd00::3", "fd00::2"),
@@ -250,11 +312,13 @@ async def test_a_rule_for_a_source_address_gives_it_a_way_out(host: Host, told: 
         host.run(f"ip addr add {other}/24 dev v0" + " nodad" * (family == "-6"))
         host.run(f"ip {family} route add default via {gateway} table 100")
         await eventually(lambda: other in str(told))  # noqa: B023 - waited for within the turn
+        await idle()
         assert routed(told) == set()
 
         host.run(f"ip {family} rule add from {one} table 100")
         await eventually(lambda: routed(told) == {(index, one)})  # noqa: B023 - likewise
 
+        await idle()
         host.run(f"ip {family} rule del from {one} table 100")
         await eventually(lambda: routed(told) == set())
 
@@ -263,11 +327,12 @@ async def test_a_rule_for_a_source_address_gives_it_a_way_out(host: Host, told: 
 async def test_a_way_out_goes_with_the_next_hop_that_its_route_uses(
     host: Host, told: list[Told]
 ) -> None:
-    index = await add_veth(host, told)
+    index = await add_quiet_veth(host, told)
     host.run("ip addr add 10.0.0.1/24 dev v0")
     host.run("ip nexthop add id 1 via 10.0.0.2 dev v0")
     host.run("ip route add default nhid 1")
     await eventually(lambda: (index, "10.0.0.1") in routed(told))
+    await idle()
 
     host.run("ip nexthop del id 1")  # takes the IPv4 route without a message
 
@@ -279,7 +344,7 @@ async def test_a_way_out_goes_with_the_next_hop_that_its_route_uses(
 async def test_a_way_out_goes_with_the_link_and_comes_with_its_route(
     host: Host, told: list[Told]
 ) -> None:
-    index = await add_veth(host, told)
+    index = await add_quiet_veth(host, told)
     host.run("ip addr add 10.0.0.1/24 dev v0")
     host.run("ip route add default via 10.0.0.2")
     await eventually(lambda: (index, "10.0.0.1") in routed(told))
@@ -431,6 +496,7 @@ async def test_after_an_overflow_the_difference_is_told(host: Host, told: list[T
 async def test_after_an_overflow_rules_and_routes_are_looked_at_again(
     host: Host, told: list[Told]
 ) -> None:
+    host.run("sysctl -q net.ipv6.conf.default.addr_gen_mode=1")
     host.run("ip link add v0 index 77 type veth peer name v1")
     host.run("ip link set v1 up")
     host.run("ip addr add 10.0.0.1/24 dev v0")
@@ -438,11 +504,12 @@ async def test_after_an_overflow_rules_and_routes_are_looked_at_again(
     host.run("ip route add default via 10.0.0.2 table 100")
     monitor = RouteMonitor(told.append, receive_buffer=1)
     await monitor.start()
+    await idle()
     assert routed(told) == set()
 
-    for _ in range(40):  # fill the buffer with what changes nothing
-        host.run("ip rule add from 10.9.9.9 table 9")
-        host.run("ip rule del from 10.9.9.9 table 9")
+    for _ in range(40):  # fill the buffer with what is no reason to look
+        host.run("ip route add 172.16.0.0/12 dev v0")
+        host.run("ip route del 172.16.0.0/12 dev v0")
     host.run("ip rule add from 10.0.0.1 table 100")
     await eventually(lambda: EventsLost("rtnetlink") in told)
 
@@ -485,12 +552,7 @@ async def test_nothing_is_left_behind_and_nothing_runs_while_idle(
     host.run("ip addr add 10.1.0.1/32 dev lo")
     await eventually(lambda: NewLocalAddress(LOOPBACK, "10.1.0.1", 32) in told)
 
-    async def quiet() -> bool:
-        start = resource.getrusage(resource.RUSAGE_SELF)
-        await asyncio.sleep(0.2)
-        end = resource.getrusage(resource.RUSAGE_SELF)
-        return end.ru_nvcsw - start.ru_nvcsw < 5
+    await idle()
 
-    assert await eventually(quiet)
     await monitor.close()
     assert asyncio.all_tasks() == before

@@ -285,6 +285,17 @@ class Application:
             await self.recv(talk)
             await self.close(talk)
 
+    async def meet(self, count: int, address: str, port: int, rate: float) -> list[int]:
+        """Open connections to an echo, so many a second, and exchange a byte on each."""
+        began, talks = self.loop.time(), []
+        for number in range(count):
+            await asyncio.sleep(began + number / rate - self.loop.time())
+            talk, _port = await self.connect(address, port)
+            await self.send(talk)
+            await self.recv(talk)
+            talks.append(talk)
+        return talks
+
     def _adopt(self, talker: socket.socket) -> int:
         talker.setblocking(False)
         self.number += 1

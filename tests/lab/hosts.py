@@ -181,9 +181,12 @@ class Lab:
             self.run(host, ["nft", "-f", "-"], input=f"{table}\ndelete {table}\n")
         self.ip("server", "link", "set", f"link{link}", "up")
 
-    def bottleneck(self, link: int, rate: str) -> None:
-        """Limit both directions of a link to a rate in the words of tc(8), such as 10mbit."""
-        shape = ["root", "tbf", "rate", rate, "burst", "32k", "latency", "50ms"]
+    def bottleneck(self, link: int, rate: str, queue: str = "50ms") -> None:
+        """Limit both directions of a link to a rate in the words of tc(8), such as 10mbit.
+
+        The queue is as long as it takes the rate to empty it; what finds it full is dropped.
+        """
+        shape = ["root", "tbf", "rate", rate, "burst", "32k", "latency", queue]
         for host in HOSTS:
             self.run(host, ["tc", "qdisc", "replace", "dev", f"link{link}", *shape])
 

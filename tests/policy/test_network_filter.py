@@ -129,7 +129,6 @@ def test_a_name_that_stays_within_the_lists_is_an_update() -> None:
         ("", "name:link1", False),
         ("", "kind:eth*", False),
         ("link1", "link1", False),
-        ("kind", "", False),  # a name like any other
     ],
 )
 def test_lists_show_interfaces_by_name_and_kind_and_deny_wins(
@@ -138,6 +137,14 @@ def test_lists_show_interfaces_by_name_and_kind_and_deny_wins(
     host = Host(allow=allow.split(), deny=deny.split())
 
     assert host.play(LINK1, FIRST) == ([LINK1, FIRST] if shown else [])
+
+
+@pytest.mark.parametrize("name", ["kind", "prefix", "name"])
+def test_an_interface_may_be_called_like_a_kind_of_pattern(name: str) -> None:
+    host = Host(allow=[name])
+    interface = NewInterface(2, name, "ether", up=True, running=True)
+
+    assert host.play(interface) == [interface]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +228,16 @@ def test_existing_addresses_are_told_at_the_start_only_with_the_flag(flags: str)
     assert host.filter.existing() == ([LINK1, FIRST] if flags else [LINK1])
     assert host.play(FIRST) == []
     assert host.play(DeleteLocalAddress(2, "10.0.1.1")) == [DeleteLocalAddress(2, "10.0.1.1")]
+
+
+def test_what_changed_unheard_is_told_when_everything_is_compared() -> None:
+    host = Host()
+    host.play(LINK1, FIRST)
+    for what in (DeleteLocalAddress(2, "10.0.1.1"), DeleteInterface(2), LOOPBACK):
+        host.state.apply(what)
+
+    assert host.filter.take(None) == [DeleteLocalAddress(2, "10.0.1.1"), DeleteInterface(2)]
+    assert host.filter.take(None) == []
 
 
 def test_other_rules_tell_the_difference_only() -> None:
