@@ -55,7 +55,7 @@ class OwnEndpoints:
     They are in memory only until `recall` names the file.
     """
 
-    def __init__(self, state: State, apply: Callable[[OwnEndpointsRead], None]) -> None:
+    def __init__(self, state: State, apply: Callable[[OwnEndpointsRead], object]) -> None:
         self._state = state
         self._apply = apply
         self._file: Path | None = None

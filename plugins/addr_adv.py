@@ -71,7 +71,7 @@ class AddrAdv(Plugin):
         present = self._addresses()
         wanted: dict[str, Interface] = {}
         for address, interface in present:
-            if interface.running and interface.up and address not in interface.deprecated:
+            if interface.running and address not in interface.deprecated:
                 wanted.setdefault(address, interface)
         self._notice_deleted({address for address, _ in present})
         await self._remove_stale({(address, i.index) for address, i in present}, wanted)
@@ -100,13 +100,14 @@ class AddrAdv(Plugin):
         """Take back what went; but TCP outlives an outage that leaves no address of its family."""
         families = {_family(address) for address in wanted}
         for endpoint in self._ours():
-            if (endpoint.address, endpoint.interface_index) in present:
-                interface = wanted.get(endpoint.address)
-                if interface is None and _family(endpoint.address) not in families:
-                    continue
-                if interface is not None and interface.index == endpoint.interface_index:
-                    continue
-            await self._remove(endpoint)
+            interface = wanted.get(endpoint.address)
+            if interface is not None:
+                stays = interface.index == endpoint.interface_index
+            else:
+                there = (endpoint.address, endpoint.interface_index) in present
+                stays = there and _family(endpoint.address) not in families
+            if not stays:
+                await self._remove(endpoint)
 
     async def _add(self, missing: dict[str, Interface]) -> list[str]:
         """Add what is missing; give what must wait until there is a slot."""

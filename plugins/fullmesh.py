@@ -52,12 +52,15 @@ class Fullmesh(Plugin):
     async def start(self) -> None:
         self._backoff = Backoff()
 
-    # Whatever happens, the answer is to look at what there is, and to add what is missing.
+    # Whatever happens, the answer is to look at what there is, and to mend it.
 
     async def connection_established(self, connection: Connection) -> None:
         await self._mend(connection)
 
     async def new_address(self, connection: Connection, address: Address) -> None:
+        await self._mend(connection)
+
+    async def new_subflow(self, connection: Connection, subflow: Subflow) -> None:
         await self._mend(connection)
 
     async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:

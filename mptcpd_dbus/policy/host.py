@@ -201,8 +201,11 @@ class PolicyHost:
 
     async def reload_configuration(self) -> None:
         """Read the configuration anew and follow it; a wrong one changes nothing."""
+        await self.follow(read_settings(self._settings.arguments))
+
+    async def follow(self, settings: Settings) -> None:
+        """Go by *settings* from now on; wrong ones change nothing."""
         async with self._changing:
-            settings = read_settings(self._settings.arguments)
             source = self._sources(settings)
             try:
                 fresh = self._loaded(settings, source)
@@ -344,7 +347,7 @@ class PolicyHost:
         policy.paused = False
         if not well:
             policy.state = PolicyState.FAILED
-            policy.problem = f"it did not start: {policy.problem}"
+            policy.problem = f"it did not start: {policy.problem.removeprefix('start: ')}"
             _log.error("plugin %s: %s", policy.name, policy.problem)
             self._let_go(policy)
             self._line_up()

@@ -37,6 +37,12 @@ def _network(given: object) -> IPv4Network | IPv6Network:
     return network
 
 
+def _number(given: object) -> object:
+    if isinstance(given, bool):
+        raise ValueError("give a number")  # noqa: TRY004 # pydantic passes a TypeError on
+    return given
+
+
 def _user(given: object) -> object:
     if not isinstance(given, str) or given.isdecimal():
         return given
@@ -53,9 +59,9 @@ def _glob(given: str) -> str:
 
 
 _Several = Annotated[tuple[T, ...], BeforeValidator(_several), Field(max_length=_MAX_VALUES)]
-_Port = Annotated[int, Field(ge=1, le=65535)]
+_Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_number)]
 _Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-_Uid = Annotated[int, Field(ge=0, le=_MAX_UID), BeforeValidator(_user)]
+_Uid = Annotated[int, Field(ge=0, le=_MAX_UID), BeforeValidator(_number), BeforeValidator(_user)]
 _Unit = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_glob)]
 
 

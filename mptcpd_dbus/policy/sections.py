@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.plugin import Plugin, PluginSettings
+from mptcpd_dbus.policy.fault import one_line
+from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.loader import settings_of
 from mptcpd_dbus.policy.match import Match
 
@@ -65,4 +67,6 @@ def _validated(model: type[ModelT], values: Mapping[str, Any], prefix: str = "")
         if first["type"] == "missing":
             raise WrongKey(key, "it must be given") from None
         words = first["msg"].removeprefix("Value error, ")
-        raise WrongKey(key, f"{str(first['input'])[:64]!r}: {words}") from None
+        raise WrongKey(key, f"{first['input']!r:.64}: {words}") from None
+    except Exception as error:  # a validator of its author's
+        raise PluginProblem(f"its settings cannot be read: {one_line(error)}") from error

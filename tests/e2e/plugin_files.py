@@ -23,3 +23,11 @@ class PluginFiles:
         file.write_text(textwrap.dedent(source))
         file.chmod(0o644)
         return file
+
+
+def write_configuration(text: str) -> Path:
+    """Write a configuration file that the daemon takes."""
+    file = SCRATCH / f"mptcpd-dbus-{next(_numbers)}.conf"
+    file.write_text(text)
+    file.chmod(0o644)
+    return file
