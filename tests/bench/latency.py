@@ -13,7 +13,7 @@ import os
 from statistics import quantiles
 
 from tests.bench.setting import setting
-from tests.e2e.plugin_files import PluginFiles
+from tests.lab.plugin_files import PluginFiles
 from tests.e2e.stage import Stage
 from tests.lab.hosts import SERVER
 from tests.lab.wait import eventually

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.e2e.conftest import MakeStage
-from tests.e2e.plugin_files import write_configuration
 from tests.e2e.stage import PORT, Stage
 from tests.lab.app import Pair, converse
 from tests.lab.carrier import Carrier
 from tests.lab.hosts import SERVER, address
-from tests.lab.sandbox import readable_repository
+from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.traffic import Kind, Meter, Stall, Traffic
 from tests.lab.wait import eventually
 
@@ -24,9 +23,9 @@ RATE = 20_000_000
 LIMIT = 0.15
 PLUGIN = "/org/mptcpd1/plugin/active_backup"
 PLUGIN_INTERFACE = "org.mptcpd1.Plugin"
-CONFIGURATION = f"""
+CONFIGURATION = """
 [core]
-plugin-dir = {readable_repository()}/plugins
+plugin-dir = {}
 load-plugins = active_backup
 [plugin active_backup]
 interfaces = link1, link2
@@ -103,11 +102,8 @@ class Scene:
         await eventually(back)
 
 
-async def _outage(
-    stage: Stage, carrier: Carrier, kind: Kind, family: int, cuts: int
-) -> Outage:
+async def _outage(stage: Stage, carrier: Carrier, kind: Kind, family: int, cuts: int) -> Outage:
     """Cut the first link so many times under one kind of traffic, then once without the plugin."""
-    lab = stage.lab
     target = {"address": SERVER[family], "port": PORT}
     listener = await stage.listener(SERVER[family])
     pair = await converse(stage.client, stage.server, listener, **target)
@@ -142,7 +138,9 @@ async def _outage(
 
 
 async def _stage(make: MakeStage, peer: str) -> Stage:
-    stage = await make("--config", str(write_configuration(CONFIGURATION)))
+    stage = await make(
+        "--config", str(write_configuration(CONFIGURATION.format(shipped_plugins())))
+    )
     stage.lab.sysctl("server", "net.mptcp.path_manager", peer)
     for link in (1, 2):
         stage.lab.bottleneck(link, f"{RATE}bit", queue="100ms")
@@ -178,3 +176,32 @@ async def test_bulk_that_fills_the_link_stalls_less_than_without_the_plugin(
             seen = await _outage(it, carrier, kind, family, 1)
             print(f"\n{seen.told(f'{kind} IPv{family}, peer under the {peer} path manager')}")
             assert seen.without[0].own > seen.stalls[0].own
+
+
+async def test_a_cut_that_raises_no_carrier_event_is_left_to_the_kernel(stage: MakeStage) -> None:
+    """Nobody hears of it; what was lost is sent again over the standby when a timer has run out."""
+    it = await _stage(stage, "kernel")
+    target = {"address": SERVER[4], "port": PORT}
+    listener = await it.listener()
+    pair = await converse(it.client, it.server, listener, **target)
+    await eventually(lambda: len(it.sockets()) == 2)
+    running = Traffic("push", it.client, it.server, pair)
+    await running.start()
+    with Carrier(it.lab, 1) as carrier:
+        scene = Scene(it, carrier, pair, running)
+        await scene.pass_time(0.2, time.monotonic())
+        scene.note("before")
+        dropped = time.monotonic()
+
+        it.lab.drop(1)
+        await scene.pass_time(1.5, dropped)
+        silent = await running.stall(dropped, dropped + 0.5)
+        carried = scene.note("while silent")
+        it.lab.restore(1)
+        await scene.pass_time(0.5, time.monotonic())
+        heard = await scene.cut(0.5)  # the control: this one is heard of
+
+    print(f"\npush IPv4: stalled {silent} when nothing was heard, {heard} with a carrier event")
+    assert len(it.sockets()) == 1
+    assert carried[2] > 10_000
+    assert silent.own > heard.own

@@ -11,7 +11,7 @@ import time
 from mptcpd_dbus.core.events import ConnectionEstablished, NewSubflow, SubflowClosed
 from tests.e2e.conftest import MakeStage
 from tests.e2e.observer import Observer
-from tests.e2e.plugin_files import PluginFiles
+from tests.lab.plugin_files import PluginFiles
 from tests.e2e.stage import PORT, Stage
 from tests.lab.carrier import Carrier
 from tests.lab.hosts import SERVER, address

@@ -21,12 +21,13 @@ DEMO = [sys.executable, "-m", "tests.lab.sandbox", sys.executable, "-m", "tests.
 
 GOOD = Scene(
     tree="/org/mptcpd1/connection/1",
-    joined="/org/mptcpd1/connection/1/subflow/2",
+    owner='s "active_backup"',
     subflows={"/org/mptcpd1/connection/1/subflow/1", "/org/mptcpd1/connection/1/subflow/2"},
-    before={1: 4 << 20, 2: 4 << 20},
+    before={1: 4 << 20, 2: 0},
     carrier_lost=True,
-    pause=0.4,
+    pause=0.01,
     after={1: 0, 2: 4 << 20},
+    returned={1: 4 << 20, 2: 0},
     heard={"NewConnection", "ConnectionEstablished", "NewSubflow", "UpdateInterface"},
 )
 
@@ -47,14 +48,15 @@ def demo(lab: Lab) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_the_demo_tells_of_a_second_subflow_and_the_pause(demo: subprocess.Popen[str]) -> None:
+def test_the_demo_tells_of_the_cut_the_pause_and_the_return(demo: subprocess.Popen[str]) -> None:
     """In lines that fit a screen."""
     told, _ = demo.communicate(timeout=60)
 
     assert demo.returncode == 0, told
-    assert re.search(r'\bo "/org/mptcpd1/connection/1/subflow/2"', told)
+    assert 's "active_backup"' in told
     assert re.search(r"signal\| NewSubflow +connection/1/subflow/2 .* on link2", told)
     assert re.search(r"signal\| UpdateInterface .* link1 .* running false", told)
+    assert re.search(r"signal\| NewSubflow +connection/1/subflow/3 .* on link1", told)
     assert re.search(r"longest pause at the server: \d+ ms", told)
     lines = told.splitlines()
     assert 40 <= len(lines) <= 60
@@ -71,13 +73,13 @@ def test_a_good_scene_lacks_nothing() -> None:
     ("broken", "words"),
     [
         (replace(GOOD, tree="/org/mptcpd1"), "no connection"),
-        (replace(GOOD, joined=""), "no subflow"),
+        (replace(GOOD, owner='s ""'), "does not decide"),
         (replace(GOOD, subflows={"/org/mptcpd1/connection/1/subflow/1"}), "two subflows"),
-        (replace(GOOD, before={1: 8 << 20, 2: 0}), "carried nothing"),
+        (replace(GOOD, before={1: 4 << 20, 2: 4 << 20}), "before the cut"),
         (replace(GOOD, carrier_lost=False), "carrier"),
         (replace(GOOD, pause=0.0), "no pause"),
         (replace(GOOD, after={1: 0, 2: 0}), "did not go on"),
-        (replace(GOOD, after={1: 4 << 20, 2: 4 << 20}), "passed the cut link"),
+        (replace(GOOD, returned={1: 0, 2: 4 << 20}), "did not return"),
         (replace(GOOD, heard=GOOD.heard - {"NewSubflow"}), "signal did not come"),
     ],
 )

@@ -5,7 +5,7 @@ from statistics import median
 
 from tests.bench.latency import POLICY, joining, latencies, told
 from tests.e2e.conftest import MakeStage
-from tests.e2e.plugin_files import PluginFiles
+from tests.lab.plugin_files import PluginFiles
 
 LIMIT = 0.001
 

@@ -16,7 +16,7 @@ import pytest
 from mptcpd_dbus.core.events import SubflowClosed
 from tests.e2e.conftest import MakeStage
 from tests.e2e.observer import Observer
-from tests.e2e.plugin_files import PluginFiles
+from tests.lab.plugin_files import PluginFiles
 from tests.e2e.stage import INTERFACE, PORT, SUBFLOW, Stage
 from tests.lab.app import Pair, converse, exchange
 from tests.lab.hosts import LINKS, SERVER, Host, address

@@ -1,4 +1,4 @@
-"""The demo: a daemon steers a real connection over two links, and one link is cut meanwhile.
+"""The demo: a plugin steers a real connection over two links, and one link is cut meanwhile.
 
 It plays on the lab, asks and commands over D-Bus alone, and compares what it saw with what it
 promises: the exit status is 0 only if every step really happened.  It must not know how the daemon
@@ -23,11 +23,21 @@ from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient, Signal
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
+from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.sandbox import SCRATCH, initial_root, readable_repository
 from tests.lab.wait import eventually
 
 PORT = 4242
-RATE = "40mbit"  # so slow that one link is not enough
+PLUGIN = "active_backup"
+CONFIGURATION = f"""[core]
+plugin-dir = {{}}
+load-plugins = {PLUGIN}
+
+[plugin {PLUGIN}]
+interfaces = link1, link2
+prefer = link1
+"""
+RATE, QUEUE = "40mbit", "200ms"  # so slow that the transfer fills the link
 TRANSFER = 2 << 20  # this many bytes must pass for a transfer to be called running
 LONGEST_PAUSE = 10.0  # seconds; the kernel needs well below one
 
@@ -47,29 +57,36 @@ class Scene:
     """What was seen; `missing` tells what should have been."""
 
     tree: str = ""
-    joined: str = ""
+    owner: str = ""
     subflows: set[str] = field(default_factory=set)
     before: dict[int, int] = field(default_factory=dict)
     carrier_lost: bool = False
     pause: float = 0.0
     after: dict[int, int] = field(default_factory=dict)
+    returned: dict[int, int] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
 
     def missing(self) -> list[str]:
         """Name what did not happen."""
         steps = {
             "the tree has no connection": "/connection/" in self.tree,
-            "the call gave no subflow": "/subflow/" in self.joined,
-            "there are not two subflows": len(self.subflows) == 2 and self.joined in self.subflows,
-            "a link carried nothing": all(self.before.get(i, 0) > TRANSFER // 8 for i in (1, 2)),
+            "the plugin does not decide for the connection": PLUGIN in self.owner,
+            "there are not two subflows": len(self.subflows) == 2,
+            "the standby carried something before the cut": _over(self.before, 1),
             "the lost carrier was not told": self.carrier_lost,
             "no pause was measured": 0 < self.pause < LONGEST_PAUSE,
-            "the transfer did not go on over link2": self.after.get(2, 0) > TRANSFER,
-            "something passed the cut link": self.after.get(1, 0) < TRANSFER // 8,
+            "the transfer did not go on over link2": _over(self.after, 2),
+            "the transfer did not return to link1": _over(self.returned, 1),
             "a signal did not come": self.heard
             >= {"NewConnection", "ConnectionEstablished", "NewSubflow", "UpdateInterface"},
         }
         return [words for words, happened in steps.items() if not happened]
+
+
+def _over(carried: dict[int, int], link: int) -> bool:
+    """Whether a transfer went over that link and no other."""
+    others = [count for number, count in carried.items() if number != link]
+    return carried.get(link, 0) > TRANSFER and all(count < TRANSFER // 8 for count in others)
 
 
 class Teller:
@@ -114,55 +131,75 @@ class Tour:
     async def play(self) -> None:
         """Go through all steps."""
         here, there = await self._connect()
-        await self._join()
         await self._transfer(here, there)
         await self._cut(there)
+        await self._restore(there)
 
     async def _connect(self) -> tuple[int, int]:
         self._tell.step("An application connects to the server, as any program would")
         listener, _ = await self._there.call("listen", address=SERVER[4], port=PORT)
         pair = await converse(self._here, self._there, listener, address=SERVER[4], port=PORT)
         await self._heard("ConnectionEstablished")
-        self._tell.step("It is an object on the bus, and so are its subflow and the interfaces")
-        self.scene.tree = await self._shown("busctl", "tree", "--list", NAME)
-        return pair.client, pair.server
-
-    async def _join(self) -> None:
-        self._tell.step("A method call adds a second subflow, over link2")
-        said = await self._shown(
-            *("busctl", "call", NAME, f"{ROOT}/connection/1", f"{NAME}.Connection"),
-            *("CreateSubflow", "sqa{sv}", "", "0", "1", "Interface", "s", "link2"),
-        )
-        self.scene.joined = shlex.split(said)[-1]
+        self._tell.step("The plugin decides for it, and joins over link2, as a backup")
         await self._heard("NewSubflow")
+        self.scene.owner = await self._shown(
+            *("busctl", "get-property", NAME, f"{ROOT}/connection/1", f"{NAME}.Connection"),
+            "Owner",
+        )
+        self._tell.step("All of it is on the bus")
+        self.scene.tree = await self._shown("busctl", "tree", "--list", NAME)
         objects = await self._client.managed_objects()
         self.scene.subflows = {path for path, its in objects.items() if f"{NAME}.Subflow" in its}
+        return pair.client, pair.server
 
     async def _transfer(self, here: int, there: int) -> None:
         self._tell.step(f"The client sends without end; each link is limited to {RATE}")
         for link in (1, 2):
-            self._lab.bottleneck(link, RATE)
+            self._lab.bottleneck(link, RATE, QUEUE)
         sent = self._sent()
         start = time.monotonic()
         await self._there.call("drain", talk=there)
         await self._here.call("stream", talk=here)
-        await self._received(there, 4 * TRANSFER)
+        await self._received(there, 2 * TRANSFER)
         self.scene.before = self._told_since(sent, start)
 
     async def _cut(self, there: int) -> None:
-        self._tell.step("Link1 is cut during the transfer")
+        self._tell.step("The cable of link1 is cut during the transfer")
         await self._there.call("progress", talk=there)  # forget the pauses until now
         self._lab.cut(1)
-        gone = await self._client.signal(
-            lambda it: it.member == "UpdateInterface" and it.body[2] == "link1" and not it.body[5]
-        )
-        self.scene.carrier_lost = bool(gone)
+        await self._carrier(running=False)
+        self.scene.carrier_lost = True
         sent, start = self._sent(), time.monotonic()
         self.scene.pause = await self._received(there, 2 * TRANSFER)
         self.scene.after = self._told_since(sent, start)
         self._tell.say(f"the longest pause at the server: {self.scene.pause * 1000:.0f} ms")
-        self._tell.say("The kernel itself sent again over link2 what was lost on link1; no policy")
-        self._tell.say("steers yet, so nobody told the server to give the dead subflow up.")
+        self._tell.say("The plugin withdrew the address of link1, so the server gave it up, too.")
+
+    async def _restore(self, there: int) -> None:
+        self._tell.step(
+            "The cable is back: the plugin joins over link1, and link2 is a backup again"
+        )
+        self._lab.restore(1)
+        await self._carrier(running=True)
+        await self._heard("NewSubflow")
+
+        async def returned() -> bool:
+            sent, start = self._sent(), time.monotonic()
+            await self._received(there, 2 * TRANSFER)
+            since = {link: now - sent[link] for link, now in self._sent().items()}
+            if _over(since, 1):
+                self.scene.returned = self._told_since(sent, start)
+            return bool(self.scene.returned)
+
+        await eventually(returned, within=10)
+
+    async def _carrier(self, *, running: bool) -> None:
+        """Wait until the daemon has told of the carrier of link1."""
+        await self._client.signal(
+            lambda it: (
+                (it.member, it.body[2:3], it.body[5:6]) == ("UpdateInterface", ["link1"], [running])
+            )
+        )
 
     async def _received(self, talk: int, count: int) -> float:
         """Wait until that many bytes more have come; give the longest pause meanwhile."""
@@ -179,7 +216,7 @@ class Tour:
         return float(longest)
 
     async def _heard(self, member: str) -> None:
-        await self._client.signal(lambda it: it.member == member)
+        self._client.signals.remove(await self._client.signal(lambda it: it.member == member))
 
     async def _shown(self, *argv: str) -> str:
         """Run a command on the client, show it and what it says."""
@@ -228,8 +265,11 @@ async def play() -> int:
     log = SCRATCH / "demo.log"
     with Lab() as lab, PrivateBus(policies=policies), _shown_on_failure(log):
         lab.sysctl("client", "net.mptcp.path_manager", "userspace")
-        await Daemon(lab, "client", log).start()
-        tell.say(f"The daemon owns {NAME}; the connections are under the userspace path manager.")
+        configuration = write_configuration(CONFIGURATION.format(shipped_plugins()))
+        await Daemon(lab, "client", log).start("--config", str(configuration))
+        tell.say(f"The daemon owns {NAME} and runs the plugin {PLUGIN}:")
+        for line in configuration.read_text().split("\n\n")[-1].splitlines():
+            tell.say(f"  {line}")
         async with await BusClient.connect() as client, await BusClient.connect() as viewer:
             for one in (client, viewer):
                 await one.listen(f"type='signal',sender='{NAME}',interface='{NAME}.Manager'")

@@ -1,11 +1,12 @@
-"""Plugins written by a test, in a directory that the daemon trusts and can read."""
+"""Plugins and configurations where the daemon trusts and can read them; see sandbox.py."""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import itertools
+import shutil
 import textwrap
 from pathlib import Path
 
-from tests.lab.sandbox import SCRATCH
+from tests.lab.sandbox import REPOSITORY, SCRATCH
 
 _numbers = itertools.count(1)
 
@@ -31,3 +32,14 @@ def write_configuration(text: str) -> Path:
     file.write_text(text)
     file.chmod(0o644)
     return file
+
+
+def shipped_plugins() -> Path:
+    """Give a copy of the plugins that we ship, below directories that nobody else can write."""
+    place = SCRATCH / "shipped-plugins"
+    if not place.exists():
+        shutil.copytree(REPOSITORY / "plugins", place, ignore=shutil.ignore_patterns("__pycache__"))
+        place.chmod(0o755)
+        for file in place.iterdir():
+            file.chmod(0o644)
+    return place
