@@ -6,9 +6,9 @@ programs on the bus) are never changed or removed, and an address that has one g
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import asyncio
 import errno
 import logging
-import time
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -152,7 +152,7 @@ class AddrAdv(Plugin):
 
     def _notice_deleted(self, present: set[str]) -> None:
         """Count what others delete, for they may delete without end what we add without end."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         deleted = self._added - {endpoint.address for endpoint in self._ours()}
         self._added -= deleted
         for address in deleted:

@@ -1,4 +1,4 @@
-"""Watches everything and does nothing: the sample to start from."""
+"""Watches everything and does nothing: the sample to start from, with every handler there is."""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import logging
@@ -29,6 +29,18 @@ class Foo(Plugin):
     async def stop(self) -> None:
         _log.info("good-bye")
 
+    async def reload(self) -> None:
+        _log.info("the configuration was read again")
+
+    async def ready(self) -> None:
+        _log.info("MPTCP is on")
+
+    async def not_ready(self) -> None:
+        _log.info("MPTCP is off")
+
+    async def events_lost(self, source: str) -> None:
+        _log.info("events of %s were lost", source)
+
     async def new_connection(self, connection: Connection) -> None:
         _log.info("new connection %08x to %s", connection.token, connection.remote_address)
 
@@ -37,6 +49,9 @@ class Foo(Plugin):
 
     async def connection_closed(self, connection: Connection) -> None:
         _log.info("connection %08x closed", connection.token)
+
+    async def connection_released(self, connection: Connection) -> None:
+        _log.info("connection %08x is somebody else's now", connection.token)
 
     async def new_address(self, connection: Connection, address: Address) -> None:
         _log.info("%08x: the peer has %s, ID %d", connection.token, address.address, address.id)
@@ -73,3 +88,6 @@ class Foo(Plugin):
 
     async def delete_local_address(self, interface: Interface, address: str) -> None:
         _log.info("no %s on %s", address, interface.name)
+
+    async def endpoints_changed(self) -> None:
+        _log.info("there are %d endpoints", len(self.pm.endpoints))

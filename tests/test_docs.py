@@ -9,7 +9,6 @@ import ast
 import contextlib
 import importlib.util
 import re
-import shlex
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,19 +17,27 @@ from typing import Any
 import pytest
 
 from mptcpd_dbus.bus import error_names
+from mptcpd_dbus.config import PLUGIN_DIR
 from tests.contract import REPOSITORY, interfaces
+from tests.documents import (
+    ARCHITECTURE,
+    CHANGELOG,
+    CONTRIBUTING,
+    DOCUMENTS,
+    GLOSSARY,
+    README,
+    blocks,
+    commands,
+)
 from tests.e2e.stage import MANAGER, PORT
 from tests.lab.app import converse
 from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient, BusError
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
+from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.wait import eventually
 
-README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
-CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
-GLOSSARY = REPOSITORY / "docs/glossary.md"
-DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY)
 LONGEST = {CONTRIBUTING: 100, ARCHITECTURE: 199}
 
 ON_THE_BUS = ("busctl", "gdbus")
@@ -38,19 +45,11 @@ SYSTEM_DIRECTORIES = {
     ".conf": "/usr/share/dbus-1/system.d",
     ".service": "/usr/share/dbus-1/system-services",
     ".policy": "/usr/share/polkit-1/actions",
+    ".pc": "/usr/share/pkgconfig",
+    ".py": PLUGIN_DIR,
     "systemd/mptcpd-dbus.service": "/etc/systemd/system",
     "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d",
 }
-
-
-def _blocks(document: Path, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def _commands(document: Path) -> list[list[str]]:
-    lines = [line for block in _blocks(document, "console") for line in block.splitlines()]
-    assert all(line.startswith("$ ") for line in lines), lines
-    return [shlex.split(line.removeprefix("$ ")) for line in lines]
 
 
 # Command lines that are not run, and what must hold of each
@@ -62,13 +61,23 @@ def _check_make(arguments: list[str]) -> None:
         assert word in targets or word.startswith("ARGS="), word
 
 
+def _installed(arguments: list[str]) -> dict[str, Path]:
+    """Give what install(1) puts where."""
+    match arguments:
+        case ["-m", "644", source, target]:
+            return {source: Path(target)}
+        case ["-D", "-m", "644", "-t", directory, *sources]:
+            return {source: Path(directory, Path(source).name) for source in sources}
+        case _:
+            raise AssertionError(arguments)
+
+
 def _check_install(arguments: list[str]) -> None:
-    option, mode, source, target = arguments
-    assert (option, mode) == ("-m", "644")
-    assert (REPOSITORY / source).is_file(), source
-    directory = SYSTEM_DIRECTORIES.get(source) or SYSTEM_DIRECTORIES[Path(source).suffix]
-    assert str(Path(target).parent) == directory
-    assert Path(target).suffix == Path(source).suffix.replace(".sysusers", ".conf")
+    for source, target in _installed(arguments).items():
+        assert (REPOSITORY / source).is_file(), source
+        directory = SYSTEM_DIRECTORIES.get(source) or SYSTEM_DIRECTORIES[Path(source).suffix]
+        assert str(target.parent) == directory
+        assert target.suffix == Path(source).suffix.replace(".sysusers", ".conf")
 
 
 def _check_systemctl(arguments: list[str]) -> None:
@@ -114,21 +123,30 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 
 @pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=lambda path: path.name)
 def test_what_is_typed_to_build_and_install_fits_the_files(document: Path) -> None:
-    commands = [words for words in _commands(document) if words[0] not in ON_THE_BUS]
-    assert commands
+    typed = [words for words in commands(document) if words[0] not in ON_THE_BUS]
+    assert typed
 
-    for words in commands:
+    for words in typed:
         program, *arguments = words[1:] if words[0] == "sudo" else words
         CHECKS[Path(program).name](arguments)
 
 
 def test_every_file_that_the_system_wants_is_installed() -> None:
-    installed = {words[4] for words in _commands(README) if words[:2] == ["sudo", "install"]}
-    directories = ("dbus", "polkit", "systemd")
-    files = {f"{d}/{path.name}" for d in directories for path in (REPOSITORY / d).iterdir()}
+    installed = {
+        source
+        for words in commands(README)
+        if words[:2] == ["sudo", "install"]
+        for source in _installed(words[2:])
+    }
+    files = (
+        file
+        for d in ("dbus", "plugins", "polkit", "systemd")
+        for file in REPOSITORY.glob(f"{d}/*.*")
+    )
 
     # The XML is for people and for programs that generate code; nobody reads it at run time.
-    assert installed == {file for file in files if not file.endswith(".xml")}
+    wanted = {str(file.relative_to(REPOSITORY)) for file in files if file.suffix != ".xml"}
+    assert installed == wanted - {"plugins/foo.py"}  # the sample steers nothing
 
 
 # Command lines that are run
@@ -142,7 +160,9 @@ def example(lab: Lab, daemon: Callable[..., Daemon]) -> Example:
 
     async def make() -> Lab:
         lab.sysctl("client", "net.mptcp.path_manager", "userspace")
-        await daemon().start()
+        (configuration,) = blocks(README, "ini")
+        config = str(write_configuration(configuration))
+        await daemon().start("--config", config, "--plugin-dir", str(shipped_plugins()))
         client, server = lab.app("client"), lab.app("server")
         listener, _ = await server.call("listen", address=SERVER[4], port=PORT)
         await converse(client, server, listener, address=SERVER[4], port=PORT)
@@ -154,10 +174,10 @@ def example(lab: Lab, daemon: Callable[..., Daemon]) -> Example:
 async def test_every_command_line_on_the_bus_works(example: Example, tmp_path: Path) -> None:
     """In the order of the README; the monitor runs on and must have heard the others' effects."""
     lab = await example()
-    commands = [words for words in _commands(README) if words[0] in ON_THE_BUS]
+    typed = [words for words in commands(README) if words[0] in ON_THE_BUS]
     heard = tmp_path / "heard"
 
-    for words in commands:
+    for words in typed:
         if words[1] == "monitor":
             with heard.open("wb") as out:
                 lab.popen("client", words, stdout=out)
@@ -175,7 +195,7 @@ async def test_every_command_line_on_the_bus_works(example: Example, tmp_path: P
 
 
 def test_every_method_that_commands_has_an_example() -> None:
-    words = {word.rpartition(".")[2] for line in _commands(README) for word in line}
+    words = {word.rpartition(".")[2] for line in commands(README) for word in line}
     methods = {method.name for its in interfaces() for method in its.methods if method.action}
 
     assert methods <= words
@@ -211,7 +231,7 @@ async def test_the_polkit_rule_allows_what_it_says_and_no_more(
     """For a member of the group; alice is the one of her own."""
     del people, bus
     await example()
-    (rule,) = _blocks(README, "javascript")
+    (rule,) = blocks(README, "javascript")
     flush: tuple[Any, ...] = (ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
     choose: tuple[Any, ...] = (ROOT, MANAGER, "SetPathManager", "sa{sv}", "kernel", {})
 
@@ -271,10 +291,18 @@ def test_every_name_in_the_architecture_exists() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_to_a_file(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", document.read_text())
 
-    for link in links:
-        assert link.startswith("https://") or (document.parent / link).is_file(), link
+    for link, anchor in links:
+        target = document.parent / link if link else document
+        assert link.startswith("https://") or target.is_file(), link
+        assert not anchor or anchor in _anchors(target), f"{link}#{anchor}"
+
+
+def _anchors(document: Path) -> set[str]:
+    """Give the anchors of a document's headings, as the places that show Markdown make them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", LONGEST, ids=lambda path: path.name)

@@ -10,6 +10,9 @@ from mptcpd_dbus.policy.snapshots import Connection
 FIRST, MOST = 1.0, 60.0
 """Seconds to wait after the first failure, and at most."""
 
+_TICK = 0.001
+"""A timer may fire so much too early, by the resolution of clocks."""
+
 
 class _Failure(NamedTuple):
     wait: float
@@ -31,7 +34,7 @@ class Backoff:
         failures = self._failures.setdefault(connection.number, {})
         now = asyncio.get_running_loop().time()
         last = failures.get(what)
-        if last is not None and now < last.until:
+        if last is not None and now + _TICK < last.until:
             return last.until - now
         wait = FIRST if last is None or now > last.until + MOST else min(2 * last.wait, MOST)
         failures[what] = _Failure(wait, now + wait)
@@ -40,7 +43,7 @@ class Backoff:
     def waits(self, connection: Connection, what: Hashable) -> bool:
         """Whether it is too early to try that again."""
         last = self._failures.get(connection.number, {}).get(what)
-        return last is not None and asyncio.get_running_loop().time() < last.until
+        return last is not None and asyncio.get_running_loop().time() + _TICK < last.until
 
     def forget(self, connection: Connection) -> None:
         """Forget a connection that is gone."""

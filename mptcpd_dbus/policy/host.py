@@ -125,16 +125,20 @@ class PolicyHost:
         for task in self._tasks:
             task.cancel()
         backwards = list(reversed(self._in_order()))
-        ends = (self._end(policy, PolicyState.LOADED, pass_on=False) for policy in backwards)
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await asyncio.gather(*ends)
-        except TimeoutError:
-            late = ", ".join(policy.name for policy in backwards if policy.instance is not None)
-            _log.warning("plugins that did not stop within %g s: %s", STOP_SECONDS, late)
-        for policy in backwards:
-            if policy.instance is not None:
-                policy.end()
+        ends = [
+            self._spawn(self._end(policy, PolicyState.LOADED, pass_on=False))
+            for policy in backwards
+        ]
+        if ends:
+            await asyncio.wait(ends, timeout=STOP_SECONDS)
+        late = [policy for policy in backwards if policy.instance is not None]
+        if late:
+            names = ", ".join(policy.name for policy in late)
+            _log.warning("plugins that did not stop within %g s: %s", STOP_SECONDS, names)
+        for end in ends:
+            end.cancel()
+        for policy in late:
+            policy.end()
         self._source.close()
 
     # What the bus may ask.

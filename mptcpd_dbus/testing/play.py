@@ -83,8 +83,8 @@ Happening = Callable[[World], Awaitable[None] | None]
 class Played:
     """What came of it.
 
-    `commands` are those that reached the kernel, each in a line; `problems` what the policy did
-    wrong, "" if nothing; `connections` is how they ended up.
+    `commands` are those that reached the kernel, each in a line; `problem` is what the policy did
+    wrong, "" if nothing; `connections` and `endpoints` are what there is at the end.
     """
 
     commands: list[str]

@@ -54,10 +54,12 @@ class Stage:
 
         return pair, await eventually(published, within=1)
 
-    async def many(self, listener: int, count: int) -> tuple[list[int], list[int]]:
+    async def many(
+        self, listener: int, count: int, port: int = PORT
+    ) -> tuple[list[int], list[int]]:
         """Make connections that are established at both ends; give the talks of both."""
         talks = await self.client.call(
-            "connect_many", count=count, address=SERVER[4], port=PORT, limit=60
+            "connect_many", count=count, address=SERVER[4], port=port, limit=60
         )
         accepted = await self.server.call("accept_many", listener=listener, count=count, limit=60)
         await self.client.call("send_each", talks=talks, limit=60)

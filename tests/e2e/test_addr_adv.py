@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mptcpd_dbus.core.events import NewSubflow, SubflowClosed
 from tests.e2e.conftest import MakeStage
-from tests.lab.plugin_files import PluginFiles
+from tests.e2e.observer import Observer
 from tests.e2e.stage import MANAGER, Stage
 from tests.lab import users
 from tests.lab.bus import PrivateBus
+from tests.lab.carrier import Carrier
 from tests.lab.client import ROOT
 from tests.lab.hosts import LINKS, address
+from tests.lab.plugin_files import PluginFiles
 from tests.lab.sandbox import REPOSITORY, SCRATCH, initial_root
 from tests.lab.wait import eventually
 
@@ -460,7 +463,7 @@ async def test_what_others_delete_comes_back_but_not_for_ever(play: MakePlay) ->
     for left in (ALL, set[str]()):  # the daemon sees at once what is done through it
         await it.stage.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
         await it.settled()
-        await it.shows(left)
+        assert it.endpoints().keys() == left
     assert it.stage.daemon.log.read_text().count("left so") == len(ALL)
 
     # A new address has not been fought for, and an address that goes and comes begins anew.
@@ -503,17 +506,23 @@ async def test_a_connection_gets_a_subflow_over_each_link_and_loses_it_on_a_cut(
 ) -> None:
     it = await play()
     await it.shows(ALL)
-    await it.connect()
 
     def links() -> set[str]:
         return {local[0] for _, local, *_ in it.stage.sockets()}
 
     every = {address("client", link) for link in LINKS}
-    await eventually(lambda: links() == every, 2)
-    it.lab.cut(2)
-    await eventually(lambda: links() == every - {"10.0.2.1"}, 1)
-    it.lab.restore(2)
-    await eventually(lambda: links() == every, 2)
+    with Observer(it.lab) as observer, Carrier(it.lab, 2) as carrier:
+        await it.connect()
+        await eventually(lambda: links() == every, 2)
+        for kind, way, left in (
+            (SubflowClosed, it.lab.cut, every - {"10.0.2.1"}),
+            (NewSubflow, it.lab.restore, every),
+        ):
+            told = await carrier.change(way, 2, up=kind is NewSubflow)
+            await eventually(lambda left=left: links() == left, 1)
+            heard = [w for w, e in observer.of(kind) if e.four_tuple[0] == "10.0.2.1" and w > told]
+            print(f"\n{kind.__name__} {(heard[0] - told) * 1000:.1f} ms after the carrier")
+            assert heard[0] - told < 0.2
 
 
 async def test_without_endpoints_it_has_one(play: MakePlay) -> None:

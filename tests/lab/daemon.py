@@ -7,6 +7,7 @@ It knows the command, its bus name and its log, and nothing that goes on inside.
 import asyncio
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ class Daemon:
         self._lab, self._host = lab, host
         self._process: subprocess.Popen[Any] | None = None
 
-    async def start(self, *arguments: str, root: bool = False) -> None:
+    async def start(
+        self, *arguments: str, root: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the daemon and return when its name is on the bus.
 
         It runs as its own user with CAP_NET_ADMIN alone, or as root; without real root as root
-        of the sandbox, where there is no other user.
+        of the sandbox, where there is no other user.  *environment* is what a service manager adds.
         """
         repository = readable_repository()
         argv = [f"{repository}/.venv/bin/python", "-m", "mptcpd_dbus", "--bus", ADDRESS, *arguments]
-        argv = ["env", f"PYTHONPATH={repository}", "PYTHONDONTWRITEBYTECODE=1", *argv]
+        added = (f"{name}={value}" for name, value in (environment or {}).items())
+        argv = ["env", f"PYTHONPATH={repository}", "PYTHONDONTWRITEBYTECODE=1", *added, *argv]
         if initial_root() and not root:
             argv = users.as_user(users.DAEMON, argv, capability="net_admin")
         with self.log.open("ab") as log:
@@ -61,6 +65,10 @@ class Daemon:
         """End the daemon as a crash would."""
         self._running().kill()
         self._running().wait()
+
+    def abort(self) -> None:
+        """End the daemon as a service manager's watchdog would."""
+        self._running().send_signal(signal.SIGABRT)
 
     def reload(self) -> None:
         """Have the daemon read its configuration again."""

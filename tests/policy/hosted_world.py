@@ -48,7 +48,7 @@ class Heard(list[tuple[str, str, tuple[Any, ...]]]):
         return [
             handler
             for who, handler, given in self
-            if who == plugin and (token is None or getattr(next(iter(given), 0), "token", 0) == token)
+            if who == plugin and (token is None or token in [getattr(g, "token", 0) for g in given])
         ]
 
 
@@ -97,11 +97,11 @@ class HostedWorld(World):
     """A host with policies; *settings* are those of the daemon."""
 
     def __init__(
-        self, plugins: Mapping[str, Given], watch: Watch | None = None, **settings: Any
+        self, given: Mapping[str, Given], watch: Watch | None = None, **settings: Any
     ) -> None:
         super().__init__()
         watch = watch or Watch()
-        self.plugins = dict(plugins)
+        self.plugins = dict(given)
         self.source = Texts(self.plugins, watch)
         self.engine.take(self.kernel.settings())
         self.engine.take(self.kernel.limits())

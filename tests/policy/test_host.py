@@ -6,6 +6,7 @@ On the kernel in memory, in played time.  Behaviour that mptcpd has too is that 
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def _tuple(number: int) -> FourTuple:
 
 
 def _row(token: int, four_tuple: FourTuple = FIRST) -> ConnectionRead:
-    return ConnectionRead(token, four_tuple, False, 1, 1000, 1, 1, False)  # noqa: FBT003 # fields
+    return ConnectionRead(token, four_tuple, False, 1, 1000, 1, 1, False)  # fields
 
 
 # Lists, priorities, the default
@@ -45,7 +46,7 @@ def _row(token: int, four_tuple: FourTuple = FIRST) -> ConnectionRead:
         ({"a": 0, "b": 0}, ("b", "a"), "", "b", "ba"),  # the list's order within one priority
         ({"a": LOW, "b": HIGH}, None, "", "b", "ba"),
         ({"a": LOW, "b": HIGH}, ("a", "b"), "", "b", "ba"),  # priority first
-        ({"a": 0, "b": LOW}, None, "b", "b", "ba"),  # the default before priority
+        ({"a": 0, "b": LOW}, None, "b", "b", "ab"),  # the default before priority
         ({"a": 0, "b": 0, "c": HIGH}, ("b",), "", "b", "b"),  # nobody else is loaded
         ({"a": 0, "b": 0}, ("b", "a", "b"), "", "b", "ba"),  # a name said twice
     ],
@@ -67,6 +68,7 @@ async def test_one_policy_gets_the_connection_and_all_hear_of_the_network(
     heard.clear()
     it.connect()
     it.link(2, "eth0", "10.0.1.1")
+    await it.rest()
     it.kernel.on_event(events.ListenerCreated("10.0.1.1", 80))
     it.kernel.close(TOKEN)
     await it.rest()
@@ -84,7 +86,10 @@ async def test_one_policy_gets_the_connection_and_all_hear_of_the_network(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"load_plugins": ("a", "c")}, "load-plugins: there is no plugin 'c' in /plugins; there are a"),
+        (
+            {"load_plugins": ("a", "c")},
+            "load-plugins: there is no plugin 'c' in /plugins; there are a",
+        ),
         ({"path_manager": "c"}, "path-manager: there is no plugin 'c' among those to load: a"),
         ({"plugins": {"c": Section("c")}}, "[plugin c]: there is no such plugin"),
         (
@@ -124,6 +129,7 @@ async def test_each_handler_gets_exactly_what_happened() -> None:
     first, second = FIRST, FourTuple("10.0.2.1", 4100, "10.0.9.2", 81)
     take = it.engine.take
     it.link(2, "eth0", "10.0.2.1")
+    await it.rest()
     heard.clear()
     take(events.NewConnection(TOKEN, first, server_side=True, deny_join_id0=False))
     take(events.ConnectionEstablished(TOKEN, first, server_side=True, deny_join_id0=True))
@@ -185,8 +191,8 @@ async def test_network_events_reach_all_with_their_counts() -> None:
     take(events.ListenerCreated("10.0.1.1", 80))
     take(events.ListenerClosed("10.0.1.1", 80))
     take(events.EventsLost("rtnetlink"))
-    take(SettingsRead(False, "userspace", ("userspace",), "default"))  # noqa: FBT003 # MPTCP off
-    take(SettingsRead(True, "userspace", ("userspace",), "default"))  # noqa: FBT003 # and on
+    take(SettingsRead(False, "userspace", ("userspace",), "default"))  # MPTCP off
+    take(SettingsRead(True, "userspace", ("userspace",), "default"))  # and on
     await it.rest()
 
     expected = [
@@ -227,14 +233,24 @@ def _said(call: tuple[Any, ...]) -> tuple[Any, ...]:
     return call
 
 
-EVENTS = [
+SECOND = FourTuple("10.0.2.1", 4100, "10.0.9.2", 81)
+EVENTS: list[events.ConnectionEvent] = [
     events.ConnectionEstablished(99, FIRST),
     events.NewAddress(99, 1, "10.0.9.2", 80),
     events.AddressRemoved(99, 1),
-    events.NewSubflow(99, FIRST),
-    events.SubflowClosed(99, FIRST),
-    events.SubflowPriority(99, FIRST, backup=True),
+    events.NewSubflow(99, SECOND),
+    events.SubflowPriority(99, SECOND, backup=True),
+    events.SubflowClosed(99, SECOND),
     events.ConnectionClosed(99),
+]
+TOLD = [
+    "connection_established",
+    "new_address",
+    "address_removed",
+    "new_subflow",
+    "subflow_priority",
+    "subflow_closed",
+    "connection_closed",
 ]
 
 
@@ -252,20 +268,20 @@ async def test_events_of_an_unknown_token_reach_nobody() -> None:
     for event in EVENTS:
         it.engine.take(event)
     await it.rest()
-    # The priority's subflow was closed before it.
-    assert len(heard) == len(EVENTS)
+    told = [call[0] for call in heard.by("a")]
+    assert told == ["new_connection", *TOLD]
 
 
 @in_played_time
 async def test_a_plugin_without_handlers_is_harmless_whatever_happens() -> None:
     class Null(Plugin):
-        """Has none"""
+        """Has none."""
 
     it = await HostedWorld({"null": Null}).start()
     it.connect()
     it.link(2, "eth0", "10.0.1.1")
     for event in (
-        *(type(e)(TOKEN, *list(vars_of(e))[1:]) for e in EVENTS),
+        *(replace(event, token=TOKEN) for event in EVENTS),
         events.ListenerCreated("::", 1),
         events.ListenerClosed("::", 1),
         events.UpdateInterface(2, "eth0", "ether", up=True, running=False),
@@ -284,11 +300,6 @@ async def test_a_plugin_without_handlers_is_harmless_whatever_happens() -> None:
     await it.host.stop()
 
 
-def vars_of(event: Any) -> list[Any]:
-    """Give the values of a frozen event's fields in order."""
-    return [getattr(event, name) for name in type(event).__dataclass_fields__]
-
-
 # Bad plugins
 
 HEAD = "from mptcpd_dbus.plugin import *\nclass It(Plugin):\n    "
@@ -304,8 +315,8 @@ HEAD = "from mptcpd_dbus.plugin import *\nclass It(Plugin):\n    "
         ("raise SystemExit(1)", "line 1: SystemExit: 1"),
         (HEAD + "requires_api = 9", "it wants version 9 of the plugin API"),
         (HEAD + "async def new_conection(self, connection): pass", "do you mean new_connection?"),
-        (HEAD + "async def start(self): 1 / 0", "it did not start: start: ZeroDivisionError"),
-        (HEAD + "async def start(self): raise SystemExit(2)", "it did not start: start: SystemExit"),
+        (HEAD + "async def start(self): 1 / 0", "it did not start: ZeroDivisionError"),
+        (HEAD + "async def start(self): raise SystemExit(2)", "it did not start: SystemExit: 2"),
         (HEAD + "def __init__(self, *_): raise KeyboardInterrupt", "not start: KeyboardInterrupt"),
         (HEAD + "settings: int", "no PluginSettings"),
         (HEAD + "version = '\\udcff'\n    __doc__ = 5\n    async def start(self): 1 / 0", "start"),
@@ -358,7 +369,7 @@ async def test_one_that_hangs_in_start_or_stop_keeps_nobody_waiting(
     assert it.owner(TOKEN) == "good"
 
     await asyncio.sleep(HANDLER_SECONDS)
-    assert it.policy("slow").problem == "it did not start: start: took longer than 30 s"
+    assert it.policy("slow").problem == "it did not start: took longer than 30 s"
     assert it.policy("late").state is RUNNING
     assert it.owner(TOKEN) == "good"  # who has one keeps it
 
@@ -432,6 +443,7 @@ async def test_an_owner_that_was_set_stays_whatever_is_read() -> None:
     heard = Heard()
     it = await HostedWorld({n: recorder(heard, n) for n in ("a", "b")}).start()
     connection = it.connect()
+    await it.rest()
     for name in ("b", ""):
         await it.host.set_owner(connection, name)
         it.engine.take(LocalAddressesRead(TOKEN, ()))
@@ -569,7 +581,7 @@ async def test_a_reload_keeps_connections_and_introduces_them_to_the_new_one_onl
     await reloading
     await it.rest()
 
-    assert [c.token for name, c in heard.by("new") if name == "new_connection"] == [2, 11, 21]
+    assert [c.token for _, c in heard.by("new", "new_connection")] == [2, 11, 21]
     assert [a.id for a in heard.by("new", "new_connection")[0][1].remote_addresses] == [10, 20]
     assert heard.by("old") == heard.by("b") == []
     assert [it.owner(token) for token in (2, 11, 21)] == ["a", "a", "a"]
@@ -605,7 +617,7 @@ async def _raise() -> None:
 @in_played_time
 async def test_what_it_listened_on_ends_with_the_instance(end: str) -> None:
     class Listens(Plugin):
-        """Forgets to close"""
+        """Forgets to close."""
 
         async def start(self) -> None:
             self.pm.listen("10.0.1.1", 8080)
@@ -615,18 +627,16 @@ async def test_what_it_listened_on_ends_with_the_instance(end: str) -> None:
     failing = False
     it = await HostedWorld({"a": Listens}).start()
     assert list(it.kernel.own_listeners) == [("10.0.1.1", 8080)]
-    match end:
-        case "disable":
-            await it.host.disable("a")
-        case "reload":
+    if end == "disable":
+        await it.host.disable("a")
+    elif end == "reload":
+        await it.host.reload("a")
+    else:
+        failing = True
+        with pytest.raises(NotReady):
             await it.host.reload("a")
-            assert [sum(u.values()) for u in it.kernel.own_listeners.values()] == [1]
-            return
-        case "fail":
-            failing = True
-            with pytest.raises(NotReady):
-                await it.host.reload("a")
-    assert it.kernel.own_listeners == {}
+    counts = [sum(users.values()) for users in it.kernel.own_listeners.values()]
+    assert counts == ([1] if end == "reload" else [])
 
 
 # Suspects
@@ -662,7 +672,7 @@ async def test_what_got_the_daemon_killed_is_not_started_again_by_itself(handler
 
 
 class Ruling(Plugin):
-    """Has others decide"""
+    """Has others decide."""
 
     claims = False
 
@@ -690,7 +700,9 @@ async def test_a_policy_of_a_rule_that_got_the_daemon_killed_can_be_enabled_agai
 
 
 @in_played_time
-async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connection_passes_on() -> None:
+async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connection_passes_on() -> (
+    None
+):
     heard = Heard()
     it = await HostedWorld(
         {"eats": recorder(heard, "eats", new_address=_forever), "good": recorder(heard, "good")}
@@ -699,7 +711,7 @@ async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connecti
     it.connect(2, _tuple(2))
     await it.rest()
     for number in range(100_000):
-        it.engine.take(events.NewAddress(1, number % 250 + 1, f"10.1.{number % 251}.1", 80))
+        it.engine.take(events.NewAddress(1, number % 2 + 1, f"10.1.{number % 251}.1", 80))
         if it.owner(1) == "good" and number % 100 == 0:
             await asyncio.sleep(0)  # the good one keeps up
     assert it.owner(1) == "good"
@@ -730,11 +742,11 @@ async def test_host_events_that_nobody_takes_are_dropped_and_said_to_be_lost() -
     gate.set()
     await it.rest()
 
-    lost = [c for c in heard.by("eats") if c == ("events_lost", "queue")]
-    assert lost
+    assert heard.by("eats", "events_lost") == [("events_lost", "queue")]
+    assert f"{QUEUE} events waited" in it.policy("eats").problem
     assert heard.handlers("good").count("listener_created") == 100_000
     assert "events_lost" not in heard.handlers("good")
-    assert it.policy("eats").errors == len(lost) + it.policy("eats").errors - len(lost) > 0
+    assert it.policy("eats").errors == 100_000 // QUEUE
 
 
 @in_played_time

@@ -58,7 +58,10 @@ def _load(text: str, name: str = "it") -> type[Plugin]:
             KIND + "  def new_connection(self, connection): pass",
             "new_connection must be a coroutine: async def new_connection(self, connection)",
         ),
-        (KIND + "  async def start(self): yield", "start must be a coroutine: async def start(self)"),
+        (
+            KIND + "  async def start(self): yield",
+            "start must be a coroutine: async def start(self)",
+        ),
         (KIND + "  start = None", "start must be a coroutine"),
         (
             KIND + "  async def new_connection(self): pass",
@@ -114,11 +117,13 @@ def test_what_is_right_is_loaded() -> None:
 
     assert kind.__name__ == "It"
     assert kind.__module__ in sys.modules
-    assert settings_of(kind)(**{"paths": "3"}).model_dump() == {"paths": 3}
+    assert settings_of(kind).model_validate({"paths": "3"}).model_dump() == {"paths": 3}
 
 
 def test_the_settings_of_a_base_class_are_inherited_and_others_refused() -> None:
-    both = START + "class S(PluginSettings):\n  a: int = 1\n" + "class It(Plugin):\n  settings: {}\n"
+    both = (
+        START + "class S(PluginSettings):\n  a: int = 1\n" + "class It(Plugin):\n  settings: {}\n"
+    )
     kind = load("it", both.format("S").encode(), Watch())
     wrong = load("other", both.format("int").encode(), Watch())
 

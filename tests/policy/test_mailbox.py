@@ -5,7 +5,7 @@ Time is played: thirty seconds take none.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ class Box(Mailbox):
 
     async def rest(self) -> None:
         """Wait until nothing runs or waits."""
-        while not self.idle:
+        while not self.idle:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.1)
 
     def texts(self) -> list[str]:
@@ -126,7 +126,7 @@ class _Mute(Exception):
 )
 @in_played_time
 async def test_whatever_a_handler_raises_the_next_one_runs(
-    function: Callable[[], Awaitable[None]], text: str
+    function: Callable[[], Coroutine[Any, Any, None]], text: str
 ) -> None:
     box = Box()
     for _ in range(2):
@@ -237,16 +237,18 @@ async def test_one_that_ends_well_when_it_is_cancelled_was_late_nevertheless() -
             box.notes.append("cancelled")
 
     async def group() -> None:  # counts how often its task was cancelled
-        with pytest.raises(ExceptionGroup):
+        try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_raise(ValueError()))  # type: ignore[arg-type]
+                tasks.create_task(_raise(ValueError()))
                 await asyncio.sleep(1)
+        except* ValueError:
+            box.notes.append("group")
 
     box.post(ONE, "late", late)
     box.post(ONE, "group", group)
     await box.rest()
 
-    assert box.notes == ["cancelled"]
+    assert box.notes == ["cancelled", "group"]
     assert box.texts() == ["took longer than 30 s"]
 
 
@@ -254,7 +256,11 @@ async def test_one_that_ends_well_when_it_is_cancelled_was_late_nevertheless() -
 async def test_a_queue_is_bounded_and_the_last_one_always_has_room() -> None:
     """The other queue is the control: it has as many items, and room for each."""
     box, gate = Box(), asyncio.Event()
-    box.post(ONE, "waits", gate.wait)
+
+    async def waits() -> None:
+        await gate.wait()
+
+    box.post(ONE, "waits", waits)
     for number in range(5 * QUEUE):
         box.post(ONE, "h", box.note, number)
         box.post(TWO, "h", box.note, "other")
@@ -306,17 +312,16 @@ async def test_a_timer_that_is_off_leaves_nothing(end: str) -> None:
     box = Box()
     timers = [box.after(5, ONE, "timer", box.note, ("timer",)) for _ in range(3)]
     other = box.after(6, TWO, "timer", box.note, ("other",))
-    match end:
-        case "cancel":
-            for timer in timers:
-                timer.cancel()
-                timer.cancel()
-        case "finish":
-            box.finish(ONE, None)
-        case "release":
-            assert box.release(ONE) == []
-        case "close":
-            box.close()
+    if end == "cancel":
+        for timer in timers:
+            timer.cancel()
+            timer.cancel()
+    elif end == "finish":
+        box.finish(ONE, None)
+    elif end == "release":
+        assert box.release(ONE) == []
+    else:
+        box.close()
     assert box.kept == (0 if end == "close" else 1)
     await asyncio.sleep(10)
 

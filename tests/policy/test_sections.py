@@ -50,7 +50,11 @@ def test_what_is_not_said_is_the_classs_own() -> None:
         ({"max-paths": "1", "priority": "20"}, "priority", "'20' is not a number from -20 to 19"),
         ({"max-paths": "1", "priority": "high"}, "priority", "'high' is not a number"),
         ({"max-paths": "1", "match-port": "0"}, "match-port", "0"),
-        ({"max-paths": "1", "match-color": "red"}, "match-color", "known: match-port, match-prefix"),
+        (
+            {"max-paths": "1", "match-color": "red"},
+            "match-color",
+            "known: match-port, match-prefix",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_what_would_do(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mptcpd_dbus.policy import watch as module
 from mptcpd_dbus.policy.watch import BLOCKED_SECONDS, KILLED_SECONDS, Run, Watch
 from tests.lab.sandbox import REPOSITORY
 
@@ -31,7 +30,7 @@ def _die(note: Path, code: str) -> None:
 
 def _later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     clock = time.clock_gettime
-    monkeypatch.setattr(module.time, "clock_gettime", lambda which: clock(which) + seconds)
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + seconds)
 
 
 @pytest.mark.parametrize(

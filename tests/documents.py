@@ -1,0 +1,51 @@
+"""The documents, and what is in them: blocks of code, command lines, tables."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import re
+import shlex
+from pathlib import Path
+
+from tests.lab.sandbox import REPOSITORY
+
+README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
+CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
+GLOSSARY = REPOSITORY / "docs/glossary.md"
+PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
+DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP)
+
+
+def blocks(document: Path, kind: str) -> list[str]:
+    """Give what stands between ```kind and ```."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def command_lines(document: Path) -> list[str]:
+    """Give what a reader types after "$ "."""
+    lines = [line for block in blocks(document, "console") for line in block.splitlines()]
+    assert all(line.startswith("$ ") for line in lines), lines
+    return [line.removeprefix("$ ") for line in lines]
+
+
+def commands(document: Path) -> list[list[str]]:
+    """Give the same in words, as a shell divides them."""
+    return [shlex.split(line) for line in command_lines(document)]
+
+
+def python_files(document: Path) -> dict[str, str]:
+    """Give the Python blocks; each has the name of its file in its first line."""
+    found = {}
+    for block in blocks(document, "python"):
+        mark, _, text = block.partition("\n")
+        found[mark.removeprefix("# ")] = text
+    return found
+
+
+def rows(document: Path, heading: str) -> list[list[str]]:
+    """Give the rows of the tables below *heading*, without their heads."""
+    section = document.read_text().partition(f"\n{heading}\n")[2]
+    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
+    table = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    ruled = {number for number, row in enumerate(table) if row[0].startswith("---")}
+    found = [row for n, row in enumerate(table) if n not in ruled and n + 1 not in ruled]
+    assert found, heading
+    return found
