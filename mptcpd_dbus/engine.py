@@ -6,7 +6,7 @@ Every event and every reading passes `step`; nothing else changes the state.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mptcpd_dbus.core import events, readings
@@ -84,19 +84,15 @@ class Engine:
         """End a batch: complete the connections that outlived it, then publish."""
         self._settling = False
         fresh, self._fresh = self._fresh, []
-        for connection in fresh:
-            if self.state.connections.get(connection.token) is connection:
-                try:
-                    self._complete(connection)
-                except (MptcpdError, OSError) as error:
-                    _log.warning("connection %08x is not complete: %s", connection.token, error)
-                    self._fresh.append(connection)  # tried again with the next batch
+        self._complete(fresh, self._read_manager)
         if self._policies is None:
-            self._flush()
+            self._publish(fresh)
         else:  # what policies command at once goes first: it is on the way to the peer meanwhile
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._publish, fresh)
 
-    def _flush(self) -> None:
+    def _publish(self, fresh: list[Connection]) -> None:
+        self._complete(fresh, self._read_user)
+        self.pm.just_read.clear()
         if self._publisher is not None:
             self._publisher.flush()
 
@@ -129,12 +125,26 @@ class Engine:
         self.pm.notice(event, change)
         return change
 
-    def _complete(self, connection: Connection) -> None:
-        """Read what no event tells: user, control group, path manager and its address IDs."""
+    def _complete(self, fresh: list[Connection], read: Callable[[Connection], None]) -> None:
+        """Read what no event tells of the connections that are still there."""
+        for connection in fresh:
+            if self.state.connections.get(connection.token) is connection:
+                try:
+                    read(connection)
+                except (MptcpdError, OSError) as error:
+                    _log.warning("connection %08x is not complete: %s", connection.token, error)
+                    if connection not in self._fresh:
+                        self._fresh.append(connection)  # tried again with the next batch
+
+    def _read_manager(self, connection: Connection) -> None:
+        addresses = self.kernel.local_addresses(connection.token)
+        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
+            self.step(addresses)
+            if addresses.entries is not None and addresses.table:
+                self.pm.just_read.add(connection.number)
+
+    def _read_user(self, connection: Connection) -> None:
         if connection.uid is None:
             row = self.kernel.connection(connection.token)
             if row is not None:
                 self.step(row)
-        addresses = self.kernel.local_addresses(connection.token)
-        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
-            self.step(addresses)

@@ -1,4 +1,4 @@
-"""Who may import whom: the pure core, the two edges, and the one module that knows both."""
+"""Who may import whom: the pure core, policies, the two edges, and the one that knows both."""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import ast
@@ -13,6 +13,8 @@ OURS = "mptcpd_dbus"
 IMPURE = {"asyncio", "pathlib", "select", "socket", "subprocess", "os", "threading"}
 EDGES = {"kernel": "pyroute2", "bus": "dbus_next"}
 KNOWS_BOTH_EDGES = "mptcpd_dbus/daemon.py"
+EDGELESS = ("policy", "plugin.py", "testing")
+FOR_TESTS = "testing"
 
 
 def imported(path: str, source: str) -> set[str]:
@@ -33,23 +35,35 @@ def violations(path: str, source: str) -> Iterator[str]:
     """Give each import that *path* must not have, with the rule."""
     top, part, *_ = [*path.split("/"), ""]
     names = imported(path, source)
-    edges = {edge for edge in EDGES if any(_within(n, f"{OURS}.{edge}") for n in names)}
     for name in sorted(names):
-        first = name.split(".")[0]
-        if (top, part) == (OURS, "core"):
-            if first == OURS and not _within(name, f"{OURS}.core"):
-                yield f"{path} imports {name}: the core imports nothing of ours but the core"
-            if first != OURS and (first in IMPURE or first not in sys.stdlib_module_names):
-                yield f"{path} imports {name}: the core is pure"
-        if top == "plugins" and first == OURS and not _within(name, f"{OURS}.plugin"):
-            yield f"{path} imports {name}: a plugin imports only {OURS}.plugin"
-        for edge, library in EDGES.items():
-            if first == library and (top, part) != (OURS, edge):
-                yield f"{path} imports {name}: only {OURS}/{edge} may"
+        for words in _broken(top, part, name):
+            yield f"{path} imports {name}: {words}"
+    edges = {edge for edge in EDGES if any(_within(n, f"{OURS}.{edge}") for n in names)}
+    if top == OURS and part in EDGELESS and edges:
+        yield f"{path} imports an edge: policies know none"
     if part in EDGES and edges - {part}:
         yield f"{path} imports the other edge"
     if len(edges) > 1 and path != KNOWS_BOTH_EDGES:
         yield f"{path} imports both edges: only {KNOWS_BOTH_EDGES} may"
+
+
+def _broken(top: str, part: str, name: str) -> Iterator[str]:
+    """Give the rules that an import of *name* breaks there."""
+    first = name.split(".")[0]
+    if (top, part) == (OURS, "core"):
+        if first == OURS and not _within(name, f"{OURS}.core"):
+            yield "the core imports nothing of ours but the core"
+        if first != OURS and (first in IMPURE or first not in sys.stdlib_module_names):
+            yield "the core is pure"
+    for edge, library in EDGES.items():
+        if first == library and (top, part) != (OURS, edge):
+            yield f"only {OURS}/{edge} may"
+    if top == "plugins" and first == OURS and not _within(name, f"{OURS}.plugin"):
+        yield f"a plugin imports only {OURS}.plugin"
+    if part in EDGES and _within(name, f"{OURS}.policy"):
+        yield "an edge knows no policy"
+    if part != FOR_TESTS and _within(name, f"{OURS}.{FOR_TESTS}"):
+        yield "it is for tests"
 
 
 def _within(name: str, package: str) -> bool:
@@ -99,6 +113,13 @@ def test_the_daemon_does_know_both_edges() -> None:
         ("mptcpd_dbus/kernel/x.py", "from dbus_next import aio", "only mptcpd_dbus/bus may"),
         ("plugins/x.py", "from mptcpd_dbus.core import events", "only mptcpd_dbus.plugin"),
         ("plugins/x.py", "import mptcpd_dbus", "only mptcpd_dbus.plugin"),
+        ("plugins/x.py", "from mptcpd_dbus.policy import door", "only mptcpd_dbus.plugin"),
+        ("mptcpd_dbus/policy/x.py", "from mptcpd_dbus.bus import names", "policies know none"),
+        ("mptcpd_dbus/policy/x.py", "from ..kernel import live", "policies know none"),
+        ("mptcpd_dbus/plugin.py", "import mptcpd_dbus.kernel.live", "policies know none"),
+        ("mptcpd_dbus/testing/x.py", "from mptcpd_dbus.bus import names", "policies know none"),
+        ("mptcpd_dbus/engine.py", "from mptcpd_dbus.testing import play", "it is for tests"),
+        ("mptcpd_dbus/bus/x.py", "from mptcpd_dbus.policy import host", "knows no policy"),
     ],
 )
 def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str) -> None:
@@ -116,6 +137,9 @@ def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str)
         ("mptcpd_dbus/kernel/x.py", "import pyroute2\nfrom mptcpd_dbus.core import events"),
         ("mptcpd_dbus/kernel_protocol.py", "from mptcpd_dbus.bus import names"),
         ("plugins/x.py", "from mptcpd_dbus.plugin import Plugin\nimport asyncio"),
+        ("mptcpd_dbus/policy/x.py", "from mptcpd_dbus.engine import Engine\nimport asyncio"),
+        ("mptcpd_dbus/bus/x.py", "from mptcpd_dbus.policy_protocol import Policies"),
+        ("mptcpd_dbus/testing/x.py", "from mptcpd_dbus.testing.play import World"),
     ],
 )
 def test_an_import_that_may_be_is_not_named(path: str, source: str) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import ast
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +11,8 @@ from mptcpd_dbus.bus.names import ERROR_PREFIX
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
 from mptcpd_dbus.core import commands, errors, events, readings
 from mptcpd_dbus.core.state import State
+from mptcpd_dbus.plugin import HANDLERS
+from mptcpd_dbus.policy.dispatch import HANDLER_OF
 
 TESTS = Path(__file__).resolve().parent
 WORDS_OF_A_SENTENCE = 3
@@ -44,6 +47,16 @@ def test_every_event_has_a_signal_of_its_name_and_every_signal_an_event() -> Non
 def test_the_one_signal_without_an_event_is_named_so() -> None:
     assert SIGNALS_DROPPED.name == "SignalsDropped"
     assert not hasattr(events, SIGNALS_DROPPED.name)
+
+
+def test_every_event_has_a_handler_of_its_name_for_plugins() -> None:
+    def spelt_as_a_function(name: str) -> str:
+        return re.sub("(?<!^)(?=[A-Z])", "_", name).lower()
+
+    assert HANDLER_OF == {
+        kind: spelt_as_a_function(kind.__name__) for kind in _classes(events)
+    }
+    assert set(HANDLER_OF.values()) <= HANDLERS.keys()
 
 
 def test_every_error_has_a_name_on_the_bus() -> None:

@@ -131,14 +131,15 @@ class PolicyHost:
         ]
         if ends:
             await asyncio.wait(ends, timeout=STOP_SECONDS)
-        late = [policy for policy in backwards if policy.instance is not None]
+        late = [p.name for p, end in zip(backwards, ends, strict=True) if not end.done()]
         if late:
-            names = ", ".join(policy.name for policy in late)
+            names = ", ".join(late)
             _log.warning("plugins that did not stop within %g s: %s", STOP_SECONDS, names)
         for end in ends:
             end.cancel()
-        for policy in late:
-            policy.end()
+        for policy in backwards:
+            if policy.instance is not None:
+                policy.end()
         self._source.close()
 
     # What the bus may ask.

@@ -120,7 +120,7 @@ class Owners:
 
     def _own(self, connection: Connection, name: str) -> None:
         if connection.owner != name:
-            self._engine.step(OwnerRead(connection.token, name))
+            self._engine.take(OwnerRead(connection.token, name))
 
     def _choose(self, connection: Connection, without: Hosted | None = None) -> Hosted | None:
         if not connection.path_manager:

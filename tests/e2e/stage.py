@@ -43,9 +43,11 @@ class Stage:
         number, _ = await self.server.call("listen", address=address, port=port)
         return int(number)
 
-    async def connection(self, listener: int, target: str = SERVER[4]) -> tuple[Pair, str]:
+    async def connection(
+        self, listener: int, target: str = SERVER[4], port: int = PORT
+    ) -> tuple[Pair, str]:
         """Connect the client to the server; give the pair and the object path on our host."""
-        pair = await converse(self.client, self.server, listener, address=target, port=PORT)
+        pair = await converse(self.client, self.server, listener, address=target, port=port)
         token = pair.token if self.host == "client" else pair.server_token
         assert token, "the connection is not Multipath TCP"
 

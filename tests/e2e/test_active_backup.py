@@ -177,7 +177,8 @@ async def test_bulk_that_fills_the_link_stalls_less_than_without_the_plugin(
 
     with Carrier(it.lab, 1) as carrier:
         for kind in kinds:
-            stalls, without = [], []
+            stalls: list[float] = []
+            without: list[float] = []
             # One timer that runs out, on either side, is as long as all that is measured here.
             while len(stalls) < ROUNDS and (not stalls or median(stalls) >= median(without)):
                 seen = await _outage(it, carrier, kind, family, 1)
