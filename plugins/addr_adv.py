@@ -63,6 +63,7 @@ class AddrAdv(Plugin):
 
     async def reload(self) -> None:
         self._left.clear()
+        self._deleted.clear()
         await self._changed()
 
     # One comparison at a time: it waits in the queue of host events like the handlers.

@@ -49,7 +49,7 @@ def violations(path: str, source: str) -> Iterator[str]:
 
 def _broken(top: str, part: str, name: str) -> Iterator[str]:
     """Give the rules that an import of *name* breaks there."""
-    first = name.split(".")[0]
+    first = name.split(".", maxsplit=1)[0]
     if (top, part) == (OURS, "core"):
         if first == OURS and not _within(name, f"{OURS}.core"):
             yield "the core imports nothing of ours but the core"

@@ -53,9 +53,8 @@ def test_every_event_has_a_handler_of_its_name_for_plugins() -> None:
     def spelt_as_a_function(name: str) -> str:
         return re.sub("(?<!^)(?=[A-Z])", "_", name).lower()
 
-    assert HANDLER_OF == {
-        kind: spelt_as_a_function(kind.__name__) for kind in _classes(events)
-    }
+    expected = {kind: spelt_as_a_function(kind.__name__) for kind in _classes(events)}
+    assert expected == HANDLER_OF
     assert set(HANDLER_OF.values()) <= HANDLERS.keys()
 
 

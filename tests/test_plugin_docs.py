@@ -21,7 +21,7 @@ from mptcpd_dbus.policy import backoff, door, files, host, hosted, mailbox, watc
 from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.sections import read_section
 from mptcpd_dbus.policy.watch import Watch
-from tests.documents import PLUGINS, SHIP, blocks, python_files, rows
+from tests.documents import PLUGINS, README, SHIP, blocks, python_files, rows
 from tests.lab.sandbox import REPOSITORY
 
 
@@ -78,6 +78,15 @@ def test_the_plugins_of_the_page_are_plugins_and_the_policy_is_short() -> None:
 
     assert list(_of_the_page()) == ["foo", "spare", "again"]
     assert len([line for line in text.splitlines() if line.strip()]) <= 20
+
+
+def test_the_plugin_of_the_readme_is_one() -> None:
+    (block,) = blocks(README, "python")
+    links = testing.link("eth0", "10.0.1.1"), testing.link("wwan0", "10.0.2.1")
+
+    played = testing.play(load("spare", block.encode(), Watch()), *links, testing.connect())
+
+    assert played.commands == ["create 10.0.2.1 id 1 backup dev wwan0 -> 10.0.9.1:443"]
 
 
 # Names and numbers

@@ -119,7 +119,8 @@ def plugin_interface(policies: Policies) -> Interface:
                 args("a{sv} options"),
                 (),
                 reload,
-                "Read it and its settings again. There are no options yet.",
+                "Load its file again and go on with that; it keeps its connections. Its settings are"
+                " read again by Manager.Reload. There are no options yet.",
                 MANAGE_PLUGINS,
             ),
         ),

@@ -518,7 +518,7 @@ async def test_a_connection_gets_a_subflow_over_each_link_and_loses_it_on_a_cut(
         await eventually(lambda: links() == every - {"10.0.2.1"}, 1)
         (closed,) = [w for w, e in observer.of(SubflowClosed) if e.four_tuple[0] == "10.0.2.1"]
 
-        # A link that is back passes nothing for half a second; the kernel repeats its SYN after one.
+        # A link that is back passes nothing for half a second, and a SYN is repeated after one.
         back = await carrier.change(it.lab.restore, 2, up=True)
         await eventually(lambda: links() == every, 3)
         joined = [w for w, e in observer.of(NewSubflow) if e.four_tuple[0] == "10.0.2.1"][-1]

@@ -119,8 +119,8 @@ async def test_a_hundred_connections_pass_on_in_order_and_nothing_is_lost_meanwh
 
     disabling = asyncio.ensure_future(play.command("first", "Disable"))
     await eventually(lambda: len(play.news("second")) == 2 * (HANDED + 1))
-    for app, numbers in ((it.client, talks), (it.server, accepted)):
-        for number in numbers[:10]:
+    for app, open_ones in ((it.client, talks), (it.server, accepted)):
+        for number in open_ones[:10]:
             await app.call("close", number=number)
     await it.command(subflow, "org.mptcpd1.Subflow", "Destroy", "a{sv}", {})
     await it.create_subflow(path, LocalAddress="10.0.3.1")

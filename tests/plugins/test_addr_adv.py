@@ -134,9 +134,10 @@ def test_three_deletions_within_a_minute_are_a_fight_and_over_a_longer_time_are_
 def test_a_fight_is_over_when_the_configuration_or_the_address_comes_anew(
     happenings: tuple[Happening, ...],
 ) -> None:
-    played = play(ADDR_ADV, WIFI, _deleted, _deleted, _deleted, *happenings)
+    fight = (_deleted, _deleted, _deleted)
 
-    assert _addresses(played) == ["10.0.1.1"]
+    assert _addresses(play(ADDR_ADV, WIFI, *fight, *happenings)) == ["10.0.1.1"]
+    assert _addresses(play(ADDR_ADV, WIFI, *fight, *happenings, *fight)) == []
 
 
 def test_somebody_who_was_quicker_keeps_the_address() -> None:

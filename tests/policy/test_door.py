@@ -37,7 +37,7 @@ def test_an_address_has_a_link_while_an_interface_with_a_carrier_has_it() -> Non
     class Looks(Plugin):
         """Asks for links."""
 
-        async def update_interface(self, interface: Interface) -> None:
+        async def update_interface(self, interface: Interface) -> None:  # noqa: ARG002 # any
             """Ask."""
             seen.append(tuple(self.pm.has_link(f"10.0.{i}.1") for i in (1, 2, 3, 4)))
 
