@@ -194,7 +194,9 @@ class PathManager:
         """
         refused: KernelRefused | None = None
         try:
-            await self.remove_address(connection, address_id)
+            # Told a second time while subflows are closing, the peer would join the address anew.
+            if not self._ids.is_withdrawn(connection, address_id):
+                await self.remove_address(connection, address_id)
         except NoSuchAddress:
             pass
         except KernelRefused as error:

@@ -34,6 +34,7 @@ from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.snapshots import (
     Address,
     Connection,
+    Connections,
     Endpoint,
     Interface,
     Limits,
@@ -47,6 +48,7 @@ __all__ = [
     "Backoff",
     "ConfigurationError",
     "Connection",
+    "Connections",
     "Endpoint",
     "Interface",
     "InvalidArgument",
@@ -122,7 +124,7 @@ class Service(Protocol):
     """What the daemon does for one plugin beyond `pm`."""
 
     @property
-    def connections(self) -> tuple[Connection, ...]:
+    def connections(self) -> Connections:
         """The connections that the plugin decides for."""
 
     def after(
@@ -170,8 +172,8 @@ class Plugin:
         self._service = service
 
     @property
-    def connections(self) -> tuple[Connection, ...]:
-        """The present state of the connections that this policy decides for."""
+    def connections(self) -> Connections:
+        """The connections that this policy decides for, as they are now; to be looped over."""
         return self._service.connections
 
     def after(

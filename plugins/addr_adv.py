@@ -27,6 +27,9 @@ MAX_LIMIT = 8  # the kernel's own bound
 FIGHT, FIGHT_SECONDS = 3, 60.0
 """An endpoint that others have deleted so often within this time is left to them."""
 
+LOOK_AGAIN = 10.0
+"""Seconds until the next look at what a connection that has no other path still needs."""
+
 _log = logging.getLogger("mptcpd_dbus.plugin.addr_adv")
 
 
@@ -69,13 +72,16 @@ class AddrAdv(Plugin):
     # One comparison at a time: it waits in the queue of host events like the handlers.
 
     async def _compare(self) -> None:
+        self._timer = None
         present = self._addresses()
         wanted: dict[str, Interface] = {}
         for address, interface in present:
             if interface.running and address not in interface.deprecated:
                 wanted.setdefault(address, interface)
         self._notice_deleted({address for address, _ in present})
-        await self._remove_stale({(address, i.index) for address, i in present}, wanted)
+        alone = await self._remove_stale({(address, i.index) for address, i in present}, wanted)
+        if alone and self._timer is None:
+            self._timer = self.after(LOOK_AGAIN, self._compare)
         endpoints = [e for e in self.pm.endpoints if "implicit" not in e.flags]
         taken = {endpoint.address for endpoint in endpoints if not endpoint.port} | self._left
         missing = [address for address in wanted if address not in taken]
@@ -97,18 +103,31 @@ class AddrAdv(Plugin):
 
     async def _remove_stale(
         self, present: set[tuple[str, int]], wanted: dict[str, Interface]
-    ) -> None:
-        """Take back what went; but TCP outlives an outage that leaves no address of its family."""
-        families = {_family(address) for address in wanted}
+    ) -> bool:
+        """Take back what went; give whether some stay only because a connection has no other path.
+
+        With its endpoint the kernel closes a subflow, while TCP would outlive the outage.
+        """
+        alone = False
         for endpoint in self._ours():
             interface = wanted.get(endpoint.address)
-            if interface is not None:
-                stays = interface.index == endpoint.interface_index
+            if interface is not None and interface.index == endpoint.interface_index:
+                continue
+            there = (endpoint.address, endpoint.interface_index) in present
+            if there and interface is None and self._is_all_that_is_left(endpoint.address):
+                alone = True
             else:
-                there = (endpoint.address, endpoint.interface_index) in present
-                stays = there and _family(endpoint.address) not in families
-            if not stays:
                 await self._remove(endpoint)
+        return alone
+
+    def _is_all_that_is_left(self, address: str) -> bool:
+        """Whether a connection uses this address and no other that has a link."""
+        for connection in self.pm.connections:
+            if connection.path_manager == "kernel":
+                used = {subflow.local_address for subflow in connection.subflows}
+                if address in used and not any(self.pm.has_link(a) for a in used - {address}):
+                    return True
+        return False
 
     async def _add(self, missing: dict[str, Interface]) -> list[str]:
         """Add what is missing; give what must wait until there is a slot."""
@@ -172,7 +191,3 @@ class AddrAdv(Plugin):
 def _can_be_routed(address: str) -> bool:
     found = ip_address(address)
     return not found.is_link_local and not found.is_loopback
-
-
-def _family(address: str) -> int:
-    return ip_address(address).version

@@ -55,6 +55,22 @@ async def test_a_path_is_given_up_by_telling_the_peer_first_and_destroying_all_i
     assert set(world.kernel.open[TOKEN].subflows) == {FIRST, other.four_tuple}
 
 
+async def test_the_peer_is_not_told_again_while_the_subflows_are_closing(world: World) -> None:
+    connection = world.connect()
+    await world.pm.create_subflow(connection, WISH)
+    later = _deaf(world)
+    await world.pm.abandon(connection, 1)
+    world.kernel.executed.clear()
+
+    await world.pm.abandon(connection, 1)
+
+    assert connection.subflows.keys() > {FIRST}, "its end must still be on its way"
+    assert not world.executed(commands.Announce)
+    assert not world.executed(commands.Remove)
+    world.engine.batch(later)
+    assert set(connection.subflows) == {FIRST}
+
+
 async def test_what_the_peer_has_closed_already_is_not_destroyed(world: World) -> None:
     connection = world.connect()
     await world.pm.create_subflow(connection, WISH)

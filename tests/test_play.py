@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mptcpd_dbus.core.errors import ConfigurationError
+from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument
 from mptcpd_dbus.plugin import HANDLERS, Connection, Plugin, PluginSettings
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.testing import (
@@ -148,6 +148,38 @@ def test_time_passes_only_where_somebody_waits_and_then_at_once() -> None:
 
     assert seen[1] - seen[0] == pytest.approx(3600, abs=0.1)
     assert time.monotonic() - began < 2
+
+
+class Keeping(Plugin):
+    """Uses what mptcpd's ID manager and listener manager are there for."""
+
+    async def connection_established(self, connection: Connection) -> None:
+        """Try what mptcpd's own tests try; only an error is a problem."""
+        ids = self.pm.ids
+        ids.map(connection, "10.0.2.1", 245)
+        assert ids.get(connection, "10.0.2.1") == 245
+        ids.map(connection, "10.0.2.1", 222)
+        assert ids.get(connection, "10.0.2.1") == 222
+        with pytest.raises(InvalidArgument):
+            ids.map(connection, "10.0.2.1", 0)
+        assert ids.get(connection, "10.0.3.1") == 1  # 245 is free again, others have others
+        assert [ids.remove(connection, "10.0.2.1") for _ in range(2)] == [222, 0]
+
+        first = self.pm.listen("10.0.1.1", 8080)
+        assert self.pm.listen("10.0.1.1", 8080) == first
+        assert self.pm.listen("10.0.1.1").port
+        self.pm.unlisten(first)
+        assert first in self.pm.listeners
+        self.pm.unlisten(first)
+        assert first not in self.pm.listeners
+        with pytest.raises(InvalidArgument):
+            self.pm.unlisten(first)
+        with pytest.raises(InvalidArgument):
+            self.pm.listen("nowhere", 8080)
+
+
+def test_ids_and_listeners_are_kept_as_mptcpd_keeps_them() -> None:
+    assert play(Keeping, link("eth0", "10.0.1.1"), connect()).problem == ""
 
 
 async def _fail(*_: object) -> None:

@@ -119,8 +119,8 @@ def plugin_interface(policies: Policies) -> Interface:
                 args("a{sv} options"),
                 (),
                 reload,
-                "Load its file again and go on with that; it keeps its connections. Its settings are"
-                " read again by Manager.Reload. There are no options yet.",
+                "Load its file again and go on with that; it keeps its connections. Its settings"
+                " are read again by Manager.Reload. There are no options yet.",
                 MANAGE_PLUGINS,
             ),
         ),

@@ -131,6 +131,12 @@ class AddressIds:
             book.withdrawn[address_id] = None
         book.reserved = {key: kept for key, kept in book.reserved.items() if kept != address_id}
 
+    def is_withdrawn(self, connection: Connection, address_id: int) -> bool:
+        """Whether the peer was told to forget *address_id*, and nothing has got it since."""
+        book = self._books.get(connection.number)
+        withdrawn = book is not None and address_id in book.withdrawn
+        return withdrawn and address_id not in connection.local_addresses
+
     def close(self, connection: Connection) -> None:
         """Forget everything of a connection that is gone."""
         self._books.pop(connection.number, None)

@@ -5,6 +5,7 @@ manager, listener manager and network monitor in one.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,12 +35,17 @@ from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.snapshots import (
     Address,
     Connection,
+    Connections,
     Endpoint,
     Interface,
     Limits,
     Listener,
     Subflow,
 )
+
+_DIGESTION = 0.02
+"""Seconds between two RM_ADDR on a connection: while the peer's kernel is at work on one, it drops
+others without a word (measured: of 40 pairs back to back 22 on a busy machine)."""
 
 
 class Derived(Protocol):
@@ -128,9 +134,9 @@ class PathManager:
     # The present.
 
     @property
-    def connections(self) -> tuple[Connection, ...]:
-        """All connections of the host, in the order in which they were found."""
-        return tuple(snapshots.connection(c) for c in self._state.connections.values())
+    def connections(self) -> Connections:
+        """All connections of the host, to be looped over."""
+        return Connections(self._state.connections)
 
     def connection(self, token: int) -> Connection | None:
         """Give the connection that has *token* now, or None."""
@@ -263,7 +269,9 @@ class PathManager:
             return
         ids = {subflow.local_id for subflow in connection.subflows if subflow.local_address in lost}
         ids |= {known.id for known in connection.local_addresses if known.address in lost}
-        for address_id in ids:
+        for place, address_id in enumerate(ids):
+            if place:
+                await asyncio.sleep(_DIGESTION)
             with suppress(KernelRefused, NoSuchConnection):  # it is gone already
                 await self.abandon(connection, address_id)
 

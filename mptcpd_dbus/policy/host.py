@@ -537,7 +537,7 @@ class PolicyHost:
     def _mismatch(self, policy: Hosted) -> str:
         """Name the trap that a policy works with the path manager that the kernel does not use."""
         used = self._engine.state.settings.path_manager
-        if not policy.running or not policy.kind.claims or not used or policy.steers(used):
+        if not policy.running or not used or policy.steers(used):
             return ""
         return (
             f"it steers the {policy.kind.steers} path manager, but new connections get the {used}"

@@ -113,11 +113,9 @@ class _Service:
         self._state = state
 
     @property
-    def connections(self) -> tuple[snapshots.Connection, ...]:
+    def connections(self) -> snapshots.Connections:
         """The connections that the policy decides for."""
-        own = self._hosted.name
-        living = self._state.connections.values()
-        return tuple(snapshots.connection(c) for c in living if c.owner == own)
+        return snapshots.Connections(self._state.connections, self._hosted.name)
 
     def after(
         self,

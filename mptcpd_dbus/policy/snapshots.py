@@ -5,7 +5,7 @@ address mapped into IPv6 is shown as IPv4; ports are in host order; "local" is a
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -172,6 +172,31 @@ class Limits:
 
     subflows: int
     add_addr_accepted: int
+
+
+class Connections:
+    """The present connections, in the order in which they were found: all, or those of an *owner*.
+
+    Each is pictured when its turn comes, so that ten thousand do not hold up the daemon as long as
+    the loop over them awaits something; one that has closed meanwhile is left out.
+    """
+
+    def __init__(
+        self, present: Mapping[int, connections.Connection], owner: str | None = None
+    ) -> None:
+        self._present = present
+        self._owner = owner
+
+    def __iter__(self) -> Iterator[Connection]:
+        for living in list(self._present.values()):
+            if self._present.get(living.token) is living and self._counts(living):
+                yield connection(living)
+
+    def __len__(self) -> int:
+        return sum(map(self._counts, self._present.values()))
+
+    def _counts(self, living: connections.Connection) -> bool:
+        return self._owner is None or living.owner == self._owner
 
 
 def address(living: connections.Address) -> Address:

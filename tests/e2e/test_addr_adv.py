@@ -216,21 +216,38 @@ async def test_a_flap_costs_the_endpoints_of_the_link_and_no_others(play: MakePl
 
 
 async def test_an_outage_of_all_links_costs_no_connection(play: MakePlay) -> None:
-    """The last endpoint of a family stays: with it the kernel would close the last subflow."""
+    """The endpoint of its last path stays: with it the kernel would close the last subflow."""
     it = await play()
     await it.shows(ALL)
     pair, _ = await it.stage.connection(await it.stage.listener())
     it.lab.cut(1)
     it.lab.cut(2)
-    last = await it.shows(OF[3])
+    last = (await it.shows(OF[3]))[address("client", 3)]
 
     it.lab.cut(3)
     await it.stage.heard("UpdateInterface", lambda body: body[2] == "link3" and not body[5])
     it.ip("address", "delete", f"{address('client', 1)}/24", "dev", "link1")
+    await it.shows({address("client", 3)})
     it.lab.restore(3)
     await it.settled("link3")
 
-    assert it.endpoints() == last
+    assert (await it.shows(OF[3]))[address("client", 3)] == last
+    await it.stage.client.call("send", talk=pair.client, count=1000)
+    assert await it.stage.server.call("recv", talk=pair.server, count=1000) == 1000
+
+
+async def test_a_connection_with_one_path_outlives_a_flap_of_it(play: MakePlay) -> None:
+    """As it would without the plugin, though the host has other links: the peer takes no joins."""
+    it = await play()
+    await it.shows(ALL)
+    it.lab.ip("server", "mptcp", "limits", "set", "subflows", 0)
+    pair, _ = await it.stage.connection(await it.stage.listener())
+
+    it.lab.cut(1)
+    await it.shows(OF[2] | OF[3] | {address("client", 1)})
+    it.lab.restore(1)
+    await it.shows(ALL)
+
     await it.stage.client.call("send", talk=pair.client, count=1000)
     assert await it.stage.server.call("recv", talk=pair.server, count=1000) == 1000
 

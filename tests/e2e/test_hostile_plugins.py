@@ -325,7 +325,7 @@ async def test_one_that_never_gives_the_loop_back_is_disabled_by_the_next_start(
     lab: Lab, daemon: Callable[..., Daemon]
 ) -> None:
     files = PluginFiles()
-    _write(files, "if self.pm.connections[-1].number == 2:\n    time.sleep(1e6)", "owner")
+    _write(files, "if len(self.pm.connections) == 2:\n    time.sleep(1e6)", "owner")
     lab.sysctl("client", "net.mptcp.path_manager", "userspace")
     manager, process = Manager(), daemon()
     arguments = ("--plugin-dir", str(files.path))

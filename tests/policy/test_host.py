@@ -14,8 +14,14 @@ import pytest
 from mptcpd_dbus.config_file import Section
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument, NotReady
+from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait
 from mptcpd_dbus.core.policies import PolicyState
-from mptcpd_dbus.core.readings import ConnectionRead, LocalAddressesRead, SettingsRead
+from mptcpd_dbus.core.readings import (
+    AddressTraitsRead,
+    ConnectionRead,
+    LocalAddressesRead,
+    SettingsRead,
+)
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.plugin import HANDLERS, Connection, Match, Plugin, Rule
 from mptcpd_dbus.policy.host import START_SECONDS, STOP_SECONDS
@@ -273,6 +279,21 @@ async def test_events_of_an_unknown_token_reach_nobody() -> None:
 
 
 @in_played_time
+async def test_an_address_that_changes_its_scope_is_told_to_those_who_skip_it() -> None:
+    heard = Heard()
+    flags = frozenset({"skip_link_local"})
+    it = await HostedWorld({"a": recorder(heard, "a")}, notify_flags=flags).start()
+    it.link(2, "eth0")
+    it.engine.take(events.NewLocalAddress(2, "10.0.1.1", 24, AddressTrait.LINK_SCOPE))
+    await it.rest()
+    assert heard.by("a", "new_local_address") == []
+
+    it.engine.take(AddressTraitsRead(2, "10.0.1.1", NO_TRAITS))
+    await it.rest()
+    assert [call[2] for call in heard.by("a", "new_local_address")] == ["10.0.1.1"]
+
+
+@in_played_time
 async def test_a_plugin_without_handlers_is_harmless_whatever_happens() -> None:
     class Null(Plugin):
         """Has none."""
@@ -379,6 +400,22 @@ async def test_one_that_hangs_in_start_or_stop_keeps_nobody_waiting(
     assert clock() - began <= STOP_SECONDS + 0.1
     assert heard.handlers("good") == ["stop"]
     assert "did not stop within 5 s: late" in caplog.text
+
+
+@in_played_time
+async def test_a_daemon_that_is_stopped_while_plugins_start_leaves_none_at_work() -> None:
+    heard = Heard()
+    it = HostedWorld(
+        {"slow": recorder(heard, "slow", start=_forever), "good": recorder(heard, "good")}
+    )
+    starting = asyncio.ensure_future(it.host.start())
+    await asyncio.sleep(1)
+    starting.cancel()
+    await it.host.stop()
+    await asyncio.sleep(0.1)
+
+    assert heard.handlers("good")[-1] == "stop"
+    assert len(asyncio.all_tasks()) == 1
 
 
 @in_played_time
@@ -772,6 +809,7 @@ async def test_ten_thousand_connections_leave_no_queue_behind() -> None:
     await asyncio.sleep(100)
 
     assert len(mailbox._queues) == 0  # noqa: SLF001 # likewise
+    assert it.host._owners._guessed == set()  # noqa: SLF001 # likewise
     assert heard.handlers("a").count("connection_closed") == 10_000
     assert "timer" not in heard.handlers("a")
 
