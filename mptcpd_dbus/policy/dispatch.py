@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from mptcpd_dbus.core import connections, events, network, readings
@@ -15,6 +16,20 @@ from mptcpd_dbus.policy.snapshots import Listener
 
 def _connection(_: Any, change: Change) -> tuple[Any, ...]:
     return (_of(change),)
+
+
+def _closed_connection(_: Any, change: Change) -> tuple[Any, ...]:
+    """Picture it with all that it had, of which the state has let go."""
+    addresses = [thing for thing in change.removed if isinstance(thing, connections.Address)]
+    subflows = (thing for thing in change.removed if isinstance(thing, connections.Subflow))
+    return (
+        replace(
+            _of(change),
+            subflows=tuple(map(snapshots.subflow, subflows)),
+            local_addresses=tuple(snapshots.address(a) for a in addresses if not a.remote),
+            remote_addresses=tuple(snapshots.address(a) for a in addresses if a.remote),
+        ),
+    )
 
 
 def _address(event: events.NewAddress | events.AddressRemoved, change: Change) -> tuple[Any, ...]:
@@ -63,7 +78,7 @@ HANDLER_OF: dict[type, str] = {
 _ARGUMENTS: dict[type, Callable[[Any, Change], tuple[Any, ...]]] = {
     events.NewConnection: _connection,
     events.ConnectionEstablished: _connection,
-    events.ConnectionClosed: _connection,
+    events.ConnectionClosed: _closed_connection,
     events.NewAddress: _address,
     events.AddressRemoved: _address,
     events.NewSubflow: _subflow,

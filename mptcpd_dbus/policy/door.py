@@ -43,9 +43,9 @@ from mptcpd_dbus.policy.snapshots import (
     Subflow,
 )
 
-_DIGESTION = 0.02
+_DIGESTION = 0.0
 """Seconds between two RM_ADDR on a connection: while the peer's kernel is at work on one, it drops
-others without a word (measured: of 40 pairs back to back 22 on a busy machine)."""
+others without a word (measured: back to back, 22 of 96 were lost on a busy machine)."""
 
 
 class Derived(Protocol):

@@ -22,6 +22,8 @@ from tests.lab.app import exchange
 from tests.lab.hosts import LINKS, SERVER, address
 from tests.lab.wait import eventually
 
+MANY = 30
+
 REFUSAL = """
 table inet refusal {
     chain arriving {
@@ -71,6 +73,24 @@ async def test_an_address_that_comes_is_used_and_one_that_goes_is_given_up(
     await exactly(it, pair, star(4, [1, 2]))
     it.lab.ip("client", "address", "add", "10.0.3.7/24", "dev", "link3")
     await exactly(it, pair, star(4, [1, 2]) | {("10.0.3.7", SERVER[4])})
+
+
+async def test_each_peer_hears_of_each_address_of_a_lost_link(stage: MakeStage) -> None:
+    it = await stage_with(stage, "fullmesh")
+    welcome(it)
+    it.lab.ip("client", "address", "add", "10.0.2.9/24", "dev", "link2")
+    listener = await it.listener()
+    pairs = [await connect(it, listener, SERVER[4]) for _ in range(MANY)]
+    for pair in pairs:
+        await exactly(it, pair, star(4) | {("10.0.2.9", SERVER[4])})
+
+    it.lab.cut(2)
+
+    for pair in pairs:
+        await exactly(it, pair, star(4, [1, 3]))
+    counted = it.lab.run("server", ["nstat", "-asz", "MPTcpExtRmAddr", "MPTcpExtRmAddrDrop"])
+    heard, dropped = (line.split()[1] for line in counted.splitlines()[1:])
+    assert (heard, dropped) == (str(2 * MANY), "0")
 
 
 async def test_without_them_a_link_that_goes_is_not_given_up(stage: MakeStage) -> None:
