@@ -18,17 +18,15 @@ def _connection(_: Any, change: Change) -> tuple[Any, ...]:
     return (_of(change),)
 
 
-def _closed_connection(_: Any, change: Change) -> tuple[Any, ...]:
+def _closed_connection(change: Change) -> snapshots.Connection:
     """Picture it with all that it had, of which the state has let go."""
     addresses = [thing for thing in change.removed if isinstance(thing, connections.Address)]
     subflows = (thing for thing in change.removed if isinstance(thing, connections.Subflow))
-    return (
-        replace(
-            _of(change),
-            subflows=tuple(map(snapshots.subflow, subflows)),
-            local_addresses=tuple(snapshots.address(a) for a in addresses if not a.remote),
-            remote_addresses=tuple(snapshots.address(a) for a in addresses if a.remote),
-        ),
+    return replace(
+        _of(change),
+        subflows=tuple(map(snapshots.subflow, subflows)),
+        local_addresses=tuple(snapshots.address(a) for a in addresses if not a.remote),
+        remote_addresses=tuple(snapshots.address(a) for a in addresses if a.remote),
     )
 
 
@@ -78,7 +76,6 @@ HANDLER_OF: dict[type, str] = {
 _ARGUMENTS: dict[type, Callable[[Any, Change], tuple[Any, ...]]] = {
     events.NewConnection: _connection,
     events.ConnectionEstablished: _connection,
-    events.ConnectionClosed: _closed_connection,
     events.NewAddress: _address,
     events.AddressRemoved: _address,
     events.NewSubflow: _subflow,
@@ -103,6 +100,7 @@ class Dispatch:
         self._settings_read = settings_read
         self._posters: dict[type, Callable[[Any, Change], None]] = {
             **dict.fromkeys(_ARGUMENTS, self._connection_event),
+            events.ConnectionClosed: self._connection_event,
             events.ListenerCreated: self._listener,
             events.ListenerClosed: self._listener,
             events.EventsLost: lambda event, _: self.tell_all("events_lost", event.source),
@@ -153,7 +151,7 @@ class Dispatch:
         if isinstance(event, events.ConnectionClosed):
             self._owners.forget(connection)
             if policy is not None:
-                policy.finish(connection.number, handler, *_connection(event, change))
+                policy.finish(connection.number, handler, _closed_connection(change))
         elif policy is not None and policy.hears(handler):
             policy.post(connection.number, handler, *_ARGUMENTS[type(event)](event, change))
 

@@ -43,7 +43,7 @@ from mptcpd_dbus.policy.snapshots import (
     Subflow,
 )
 
-_DIGESTION = 0.0
+_DIGESTION = 0.02
 """Seconds between two RM_ADDR on a connection: while the peer's kernel is at work on one, it drops
 others without a word (measured: back to back, 22 of 96 were lost on a busy machine)."""
 

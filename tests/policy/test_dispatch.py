@@ -9,7 +9,7 @@ def test_a_closed_connection_is_shown_with_all_that_it_had() -> None:
     seen: list[Connection] = []
 
     class Last(Plugin):
-        """Keeps what it was given last"""
+        """Keeps what it was given last."""
 
         async def connection_established(self, connection: Connection) -> None:
             await self.pm.create_subflow(connection, interface="wwan0")
