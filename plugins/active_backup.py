@@ -77,9 +77,9 @@ class ActiveBackup(Plugin):
         await self._network_changed([address])
 
     async def _network_changed(self, addresses: Iterable[str]) -> None:
+        # At once, and not in the connections' turns, which may be waiting for joins.
+        await asyncio.gather(*(self.pm.abandon_lost(c, addresses) for c in self.connections))
         for connection in self.connections:
-            # At once, and not in the connection's turn, which may be waiting for a join.
-            await self.pm.abandon_lost(connection, addresses)
             self.after(0, self._mend, connection, connection=connection)
 
     async def _mend(self, connection: Connection) -> None:

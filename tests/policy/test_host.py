@@ -476,13 +476,27 @@ async def test_a_wrong_guess_of_the_path_manager_is_corrected_before_anybody_hea
 
 
 @in_played_time
+async def test_a_connection_of_one_batch_is_heard_of_and_forgotten() -> None:
+    heard = Heard()
+    it = await HostedWorld({"a": recorder(heard, "a")}).start()
+    it.engine.batch([events.NewConnection(TOKEN, FIRST), events.ConnectionClosed(TOKEN)])
+    await it.rest()
+
+    assert heard.handlers("a", TOKEN) == ["new_connection", "connection_closed"]
+    assert it.host._owners._guessed == set()  # noqa: SLF001 # what no property shows
+
+
+@in_played_time
 async def test_an_owner_that_was_set_stays_whatever_is_read() -> None:
     heard = Heard()
     it = await HostedWorld({n: recorder(heard, n) for n in ("a", "b")}).start()
     connection = it.connect()
     await it.rest()
     for name in ("b", ""):
+        before = it.flushes
         await it.host.set_owner(connection, name)
+        await it.rest()
+        assert it.flushes > before  # whoever looks now sees it
         it.engine.take(LocalAddressesRead(TOKEN, ()))
         it.engine.take(_row(TOKEN))
         await it.rest()
