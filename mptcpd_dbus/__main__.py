@@ -7,11 +7,16 @@ import logging
 import logging.handlers
 import os
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, NoReturn
 
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, NotReady
 from mptcpd_dbus.daemon import serve
+
+LAST_SECONDS = 2.0
+"""Tasks that plugins have left running have so long to end."""
 
 _LOG_SOCKET = "/dev/log"
 EX_OK, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 0, 69, 70, 78
@@ -38,7 +43,7 @@ def main() -> int:
         return EX_UNAVAILABLE
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     try:
-        asyncio.run(serve(settings))
+        _run(serve(settings))
     except (NotReady, KernelRefused) as error:
         _log.error("%s", error)
         return EX_UNAVAILABLE
@@ -49,6 +54,27 @@ def main() -> int:
         _log.exception("internal error")
         return EX_SOFTWARE
     return EX_OK
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Do as asyncio.run, but do not wait for ever for what plugins have left running."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=LAST_SECONDS))
+        loop.close()
+
+
+def run() -> NoReturn:
+    """Be the command; threads that plugins have left are not waited for, either."""
+    status = main()
+    logging.shutdown()
+    os._exit(status)
 
 
 def _log_to(settings: Settings) -> None:
@@ -84,4 +110,4 @@ class _Prefixed(logging.Formatter):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -6,7 +6,7 @@ Every event and every reading passes `step`; nothing else changes the state.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from mptcpd_dbus.core import events, readings
@@ -15,6 +15,9 @@ from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.kernel_protocol import Kernel
 from mptcpd_dbus.path_manager import PathManager
+
+# A policy's first command waits for nobody: the peer answers meanwhile.
+_ACTED_ON = (events.NewConnection, events.ConnectionEstablished)
 
 _log = logging.getLogger(__name__)
 
@@ -53,10 +56,12 @@ class Engine:
         self._policies: Policies | None = None
         self._fresh: list[Connection] = []
         self._settling = False
+        self._untold: list[tuple[events.Event | None, Change]] = []
 
     def attach(self, publisher: Publisher | None) -> None:
         """Publish to *publisher* from now on, which shows what there is already."""
         self._publisher = publisher
+        self._untold.clear()
 
     def steer_by(self, policies: Policies) -> None:
         """Hand everything to *policies* from now on, after the publisher."""
@@ -66,6 +71,8 @@ class Engine:
         """Take a batch in, in order, then settle."""
         for what in batch:
             self.step(what)
+            if isinstance(what, events.NewConnection):
+                self.pm.newborn.add(what.token)
         self.settle()
 
     def take(self, what: events.Event | readings.Reading) -> None:
@@ -83,25 +90,40 @@ class Engine:
     def settle(self) -> None:
         """End a batch: complete the connections that outlived it, then publish."""
         self._settling = False
-        fresh, self._fresh = self._fresh, []
-        self._complete(fresh, self._read_manager)
         if self._policies is None:
-            self._publish(fresh)
+            self._publish()
         else:  # what policies command at once goes first: it is on the way to the peer meanwhile
-            asyncio.get_running_loop().call_soon(self._publish, fresh)
+            asyncio.get_running_loop().call_soon(self._publish)
 
-    def _publish(self, fresh: list[Connection]) -> None:
-        self._complete(fresh, self._read_user)
-        self.pm.just_read.clear()
+    def _publish(self) -> None:
+        self.pm.newborn.clear()
+        fresh, self._fresh = self._fresh, []
+        self._complete(fresh)
+        untold, self._untold = self._untold, []
+        for event, change in untold:
+            self._show(event, change)
         if self._publisher is not None:
             self._publisher.flush()
+
+    def _tell(self, event: events.Event | None, change: Change) -> None:
+        """Show the bus what happened; what policies act on, and all after it, when they have."""
+        if self._policies is not None and (self._untold or isinstance(event, _ACTED_ON)):
+            self._untold.append((event, change))
+        else:
+            self._show(event, change)
+
+    def _show(self, event: events.Event | None, change: Change) -> None:
+        if self._publisher is not None and event is not None:
+            self._publisher.publish(event, change)
+        elif self._publisher is not None:
+            self._publisher.show(change)
 
     def step(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, within a batch."""
         if isinstance(what, readings.Reading):
             change = self.state.apply(what)
-            if change is not None and self._publisher is not None:
-                self._publisher.show(change)
+            if change is not None:
+                self._tell(None, change)
             if isinstance(what, readings.EndpointsRead):
                 self.pm.own_endpoints.forget_gone()
         else:
@@ -120,31 +142,25 @@ class Engine:
             self._fresh.append(change.connection)
             if len(self.state.connections) == 1:
                 self.wake.set()  # the sweep sleeps while there are none
-        if self._publisher is not None:
-            self._publisher.publish(event, change)
+        self._tell(event, change)
         self.pm.notice(event, change)
         return change
 
-    def _complete(self, fresh: list[Connection], read: Callable[[Connection], None]) -> None:
-        """Read what no event tells of the connections that are still there."""
+    def _complete(self, fresh: list[Connection]) -> None:
+        """Read what no event tells: user, control group, path manager and its address IDs."""
         for connection in fresh:
             if self.state.connections.get(connection.token) is connection:
                 try:
-                    read(connection)
+                    self._read(connection)
                 except (MptcpdError, OSError) as error:
                     _log.warning("connection %08x is not complete: %s", connection.token, error)
-                    if connection not in self._fresh:
-                        self._fresh.append(connection)  # tried again with the next batch
+                    self._fresh.append(connection)  # tried again with the next batch
 
-    def _read_manager(self, connection: Connection) -> None:
-        addresses = self.kernel.local_addresses(connection.token)
-        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
-            self.step(addresses)
-            if addresses.entries is not None and addresses.table:
-                self.pm.just_read.add(connection.number)
-
-    def _read_user(self, connection: Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         if connection.uid is None:
             row = self.kernel.connection(connection.token)
             if row is not None:
                 self.step(row)
+        addresses = self.kernel.local_addresses(connection.token)
+        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
+            self.step(addresses)

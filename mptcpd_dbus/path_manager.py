@@ -63,8 +63,8 @@ class PathManager:
         self._announced = Announcements(kernel)
         self._pace = Pace()
         self.own_endpoints = OwnEndpoints(state, apply)
-        self.just_read: set[int] = set()
-        """The connections under the userspace path manager whose ID table is of this moment."""
+        self.newborn: set[int] = set()
+        """The connections that the kernel has told of just now: their ID tables are empty."""
 
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
@@ -392,8 +392,8 @@ class PathManager:
     def _refresh(self, connection: Connection) -> None:
         """Read the ID table anew: the kernel allocates and frees IDs by itself."""
         self._check_alive(connection)
-        if connection.number in self.just_read:
-            self.just_read.remove(connection.number)
+        if connection.token in self.newborn:
+            self.newborn.remove(connection.token)
             return
         reading = self._kernel.local_addresses(connection.token)
         if reading is None:

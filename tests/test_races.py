@@ -221,7 +221,7 @@ async def test_a_connection_whose_details_could_not_be_read_is_completed_with_th
 
     monkeypatch.setattr(world.kernel, "connection", connection_row)
     connection = world.connect()
-    assert connection.uid is None
+    assert (connection.uid, connection.path_manager) == (None, "")
 
     world.engine.batch([])
 

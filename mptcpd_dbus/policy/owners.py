@@ -130,8 +130,8 @@ class Owners:
         return next((policy for policy in others if self._wants(policy, connection)), None)
 
     def _wants(self, policy: Hosted, connection: Connection) -> bool:
-        # A new connection is under the path manager that was set last, as far as is known; when it
-        # has been read, `check` corrects the choice before any handler has run.
+        # A new connection is under the path manager that was set last, as far as is known; it is
+        # read after the owner's first command, which is in a hurry, and `check` corrects the choice.
         if not policy.steers(connection.path_manager or self._state.settings.path_manager):
             return False
         if policy.match.needs_user and connection.uid is None:

@@ -67,9 +67,10 @@ class Connection:
 
     `number` names it for ever, `token` only while it lives.  `state` is "created" (no subflow can
     be added yet), "established" or "closing".  `path_manager` is the kernel's that it is under
-    ("kernel" or "userspace"), `owner` the policy that decides for it.  `uid` and `cgroup` (the ID
-    of its control group) are those of the socket, None until they were read.  `deny_join_id0`: the
-    peer accepts no joins to `remote_address` and `remote_port` (RFC 8684, section 3.1, flag C).
+    ("kernel" or "userspace"), "" in its first moment, before that was read; `owner` is the policy
+    that decides for it.  `uid` and `cgroup` (the ID of its control group) are those of the socket,
+    None until they were read.  `deny_join_id0`: the peer accepts no joins to `remote_address` and
+    `remote_port` (RFC 8684, section 3.1, flag C).
     """
 
     number: int

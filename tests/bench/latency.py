@@ -13,9 +13,9 @@ import os
 from statistics import quantiles
 
 from tests.bench.setting import setting
-from tests.lab.plugin_files import PluginFiles
 from tests.e2e.stage import Stage
 from tests.lab.hosts import SERVER
+from tests.lab.plugin_files import PluginFiles
 from tests.lab.wait import eventually
 from tests.lab.wire import ACK, SYN, Wire
 

@@ -356,3 +356,40 @@ async def test_one_that_never_gives_the_loop_back_is_disabled_by_the_next_start(
         assert (await _plugin(viewer, "bad"))["State"] == "running"
     assert await process.stop() == 0
     manager.close()
+
+
+LEAVES = """
+    import asyncio, threading, time
+    from mptcpd_dbus.plugin import Plugin
+
+    class It(Plugin):
+        '''Leaves something running'''
+
+        async def start(self):
+            WHAT
+
+        async def _stay(self):
+            while True:
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "self.task = asyncio.ensure_future(self._stay())",
+        "threading.Thread(target=time.sleep, args=(1000,)).start()",
+        "asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)",
+    ],
+    ids=["task", "thread", "executor"],
+)
+async def test_what_a_plugin_leaves_running_keeps_no_daemon_from_its_end(
+    stage: MakeStage, what: str
+) -> None:
+    files = PluginFiles()
+    files.write("leaves", LEAVES.replace("WHAT", what))
+    play = await stage("--plugin-dir", str(files.path))
+    assert await play.daemon.stop() == 0

@@ -229,7 +229,9 @@ async def test_a_default_route_over_several_hops_uses_all_their_interfaces(
 
     host.run("ip route add default nexthop via 10.0.0.2 nexthop dev lo")
 
-    await eventually(lambda: DefaultRoutesRead(frozenset({(index, 4, 0), (LOOPBACK, 4, 0)})) in told)
+    await eventually(
+        lambda: DefaultRoutesRead(frozenset({(index, 4, 0), (LOOPBACK, 4, 0)})) in told
+    )
 
 
 @pytest.mark.usefixtures("monitor")

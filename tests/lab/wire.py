@@ -55,7 +55,7 @@ class Wire:
 
     def packets(self) -> list[Packet]:
         """Give what has passed since last asked."""
-        found = []
+        found: list[Packet] = []
         while True:
             try:
                 data, ancillary, _, sender = self._socket.recvmsg(128, 64)
@@ -65,6 +65,7 @@ class Wire:
             _, kind, direction, *_ = sender
             if kind == ETH_P_IP and data[23] == socket.IPPROTO_TCP:
                 tcp = 14 + (data[14] & 15) * 4
-                ports = struct.unpack_from("!HH", data, tcp)
+                source, destination = struct.unpack_from("!HH", data, tcp)
                 when = seconds + nanoseconds / 1e9
-                found.append(Packet(when, direction == PACKET_OUTGOING, *ports, data[tcp + 13]))
+                outgoing = direction == PACKET_OUTGOING
+                found.append(Packet(when, outgoing, source, destination, data[tcp + 13]))

@@ -163,7 +163,7 @@ def test_an_unknown_group_costs_no_walk_for_a_while(
 
 
 def test_the_walk_of_another_group_finds_the_unknown_one_earlier(
-    tmp_path: Path, clock: Clock, groups: ControlGroups
+    tmp_path: Path, groups: ControlGroups
 ) -> None:
     there = _make("a.slice", root=tmp_path)
     (tmp_path / "a.slice").rename(tmp_path.parent / "beside.slice")
