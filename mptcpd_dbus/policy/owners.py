@@ -131,7 +131,7 @@ class Owners:
 
     def _wants(self, policy: Hosted, connection: Connection) -> bool:
         # A new connection is under the path manager that was set last, as far as is known; it is
-        # read after the owner's first command, which is in a hurry, and `check` corrects the choice.
+        # read after the owner's first command, which is in a hurry, and `check` corrects this.
         if not policy.steers(connection.path_manager or self._state.settings.path_manager):
             return False
         if policy.match.needs_user and connection.uid is None:
