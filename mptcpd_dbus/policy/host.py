@@ -7,31 +7,27 @@ what each hears.  It knows no bus.
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mptcpd_dbus.config import Settings, read_settings
-from mptcpd_dbus.config_file import Section
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
-from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument, NotReady
+from mptcpd_dbus.core.errors import InvalidArgument, NotReady
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
-from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.catalogue import Catalogue, Source
 from mptcpd_dbus.policy.dispatch import Dispatch
 from mptcpd_dbus.policy.door import PathManager, Rule, WrongRule
-from mptcpd_dbus.policy.fault import one_line, printable
-from mptcpd_dbus.policy.files import PluginProblem
+from mptcpd_dbus.policy.fault import one_line
 from mptcpd_dbus.policy.hosted import FAILURES, Hosted
-from mptcpd_dbus.policy.mailbox import HOST, QUEUE, Failure
+from mptcpd_dbus.policy.mailbox import HOST, Failure
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.owners import Owners
-from mptcpd_dbus.policy.sections import WrongKey, read_section
-from mptcpd_dbus.policy.sections import read_settings as read_own
-from mptcpd_dbus.policy.watch import IMPORT, Watch
+from mptcpd_dbus.policy.reports import Reports
+from mptcpd_dbus.policy.watch import Watch
 
 START_SECONDS = 5.0
 """The daemon waits so long for all plugins together to start; the others go on."""
@@ -39,23 +35,7 @@ START_SECONDS = 5.0
 STOP_SECONDS = 5.0
 """All plugins together have so long to stop."""
 
-_RULE_NAME = re.compile("[A-Za-z0-9_]{1,64}")
-_KILLED = "the daemon was killed while {} held it up; enable it to try again"
-
 _log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where plugins come from; its text names the place."""
-
-    def names(self) -> list[str]:
-        """Name all that there are."""
-
-    def load(self, name: str) -> type[Plugin]:
-        """Give the class of one; raise PluginProblem."""
-
-    def close(self) -> None:
-        """Let go of the place."""
 
 
 class PolicyHost:
@@ -69,15 +49,15 @@ class PolicyHost:
         watch: Watch,
     ) -> None:
         self._engine = engine
-        self._settings = settings
         self._sources = sources
-        self._source = sources(settings)
+        self._catalogue = Catalogue(settings, sources(settings), watch)
         self._watch = watch
         watch.blocked = self._blocked
         self._network = NetworkFilter(
             engine.state.network, settings.notify_flags, settings.allow, settings.deny
         )
         self._owners = Owners(engine)
+        self._reports = Reports(engine)
         self._dispatch = Dispatch(engine.state, self._owners, self._network, self._settings_read)
         self._all: dict[str, Hosted] = {}
         self._changing = asyncio.Lock()
@@ -100,9 +80,10 @@ class PolicyHost:
 
         One that takes long to start gets no connection that another wants meanwhile.
         """
-        self._all = self._loaded(self._settings, self._source)
+        self._all = self._catalogue.load_all({})
         if not self._all:
-            _log.info("there is no plugin in %s: nobody decides for connections", self._source)
+            source = self._catalogue.source
+            _log.info("there is no plugin in %s: nobody decides for connections", source)
         self._network.existing()  # each policy is told of them when it begins
         starting = self._spawn(self._begin_all())
         await asyncio.wait((starting,), timeout=START_SECONDS)
@@ -115,9 +96,9 @@ class PolicyHost:
             await asyncio.gather(*(self._begin_one(policy) for policy in self._in_order()))
 
     async def _begin_one(self, policy: Hosted) -> None:
-        self._publish(policy)
+        self._reports.publish(policy)
         await self._begin(policy)
-        self._publish(policy)
+        self._reports.publish(policy)
         self._owners.claim()
 
     async def stop(self) -> None:
@@ -140,7 +121,7 @@ class PolicyHost:
         for policy in backwards:
             if policy.instance is not None:
                 policy.end()
-        self._source.close()
+        self._catalogue.source.close()
 
     # What the bus may ask.
 
@@ -152,11 +133,11 @@ class PolicyHost:
                 return
             self._watch.forgive(name)
             if policy.rule is None:
-                self._load(policy, self._settings, self._source)
+                self._catalogue.load(policy)
             else:
                 policy.state = PolicyState.LOADED
             await self._begin(policy)
-            self._publish(policy)
+            self._reports.publish(policy)
             self._owners.claim()
         if not policy.running:
             raise NotReady(f"plugin {name} does not start: {policy.problem}")
@@ -176,9 +157,9 @@ class PolicyHost:
             fresh = Hosted(name, policy.rank, policy.parent)
             try:
                 if policy.rule is None:
-                    self._load(fresh, self._settings, self._source)
+                    self._catalogue.load(fresh)
                 else:
-                    self._apply(policy.rule, fresh)
+                    self._catalogue.apply(policy.rule, fresh)
             except WrongRule as wrong:
                 raise NotReady(f"plugin {name} stays as it was: {wrong}") from None
             if fresh.state is PolicyState.FAILED:
@@ -206,20 +187,23 @@ class PolicyHost:
 
     async def reload_configuration(self) -> None:
         """Read the configuration anew and follow it; a wrong one changes nothing."""
-        await self.follow(read_settings(self._settings.arguments))
+        await self.follow(read_settings(self._catalogue.settings.arguments))
 
     async def follow(self, settings: Settings) -> None:
         """Go by *settings* from now on; wrong ones change nothing."""
         async with self._changing:
-            source = self._sources(settings)
+            before, after = (
+                self._catalogue,
+                Catalogue(settings, self._sources(settings), self._watch),
+            )
             try:
-                fresh = self._loaded(settings, source)
+                fresh = after.load_all(self._all)
             except BaseException:
-                source.close()
+                after.source.close()
                 raise
-            self._source.close()
-            changed = settings.addr_flags != self._settings.addr_flags
-            self._settings, self._source = settings, source
+            before.source.close()
+            self._catalogue = after
+            changed = settings.addr_flags != before.settings.addr_flags
             self._dispatch.tell_network(
                 self._network.reconfigure(settings.notify_flags, settings.allow, settings.deny)
             )
@@ -234,14 +218,7 @@ class PolicyHost:
 
     async def derive(self, parent: str, rules: Sequence[Rule]) -> None:
         """Have the policies of *rules* run, and no others of *parent*'s."""
-        above = self._find(parent)
-        fresh: dict[str, Hosted] = {}
-        for place, rule in enumerate(rules, 1):
-            policy = Hosted(f"{parent}_{rule.name}", (*above.rank[:2], place), parent)
-            if policy.name in fresh:
-                raise WrongRule(rule, "name", f"two rules are called {rule.name!r}: rename one")
-            self._apply(rule, policy)
-            fresh[policy.name] = policy
+        fresh = self._catalogue.derive(self._find(parent), rules, self._all)
         for name, policy in fresh.items():
             await self._follow(self._all.get(name), policy)
         self._line_up()
@@ -250,86 +227,7 @@ class PolicyHost:
                 await self._remove(old)
         self._owners.claim()
 
-    def _apply(self, rule: Rule, policy: Hosted) -> None:
-        """Have *policy* be what *rule* says; raise WrongRule."""
-        if not _RULE_NAME.fullmatch(rule.name):
-            raise WrongRule(rule, "name", f"{rule.name[:64]!r}: give 1 to 64 letters, digits and _")
-        known = self._all.get(policy.name)
-        if known is not None and known.parent != policy.parent:
-            raise WrongRule(rule, "name", f"there is another policy {policy.name}: rename one")
-        try:
-            policy.kind = self._read(rule.strategy, self._source)
-            policy.settings = read_own(policy.kind, rule.settings)
-        except PluginProblem as problem:
-            raise WrongRule(rule, "strategy", f"{rule.strategy[:64]!r}: {problem}") from None
-        except WrongKey as wrong:
-            raise WrongRule(rule, f"settings.{wrong.key}", wrong.text) from None
-        if not policy.kind.claims:
-            text = f"{rule.strategy!r} does not decide for connections: name a plugin that does"
-            raise WrongRule(rule, "strategy", text)
-        policy.rule, policy.match = rule, rule.match
-        self._check_suspect(policy)
-
     # How it is done.
-
-    def _loaded(self, settings: Settings, source: Source) -> dict[str, Hosted]:
-        """Load what *settings* name, in the order of the list; a broken file is a failed plugin."""
-        there = source.names()
-        names = list(dict.fromkeys(settings.load_plugins or there))
-        for name in names:
-            if name not in there:
-                raise ConfigurationError(
-                    f"load-plugins: there is no plugin {name!r} in {source}; there are"
-                    f" {', '.join(there) or 'none'}"
-                )
-        if settings.path_manager and settings.path_manager not in names:
-            raise ConfigurationError(
-                f"path-manager: there is no plugin {settings.path_manager!r} among those to load:"
-                f" {', '.join(names) or 'none'}"
-            )
-        for name in settings.plugins.keys() - set(there):
-            where = settings.plugins[name].where("")
-            raise ConfigurationError(f"{where}: [plugin {name}]: there is no such plugin")
-        derived = {policy.name for policy in self._all.values() if policy.parent}
-        found = {}
-        for place, name in enumerate(names):
-            if name in derived:
-                raise ConfigurationError(
-                    f"load-plugins: {name!r} in {source} is the name of a policy from rules, too:"
-                    " rename one"
-                )
-            found[name] = Hosted(name, (0, place, 0))
-            self._load(found[name], settings, source)
-        return found
-
-    def _load(self, policy: Hosted, settings: Settings, source: Source) -> None:
-        name = policy.name
-        section = settings.plugins.get(name, Section(name))
-        policy.state, policy.problem = PolicyState.LOADED, ""
-        try:
-            policy.kind = self._read(name, source)
-            priority, policy.match, policy.settings = read_section(policy.kind, section.values)
-        except PluginProblem as problem:
-            policy.state, policy.problem = PolicyState.FAILED, str(problem)
-            _log.error("plugin %s is not loaded: %s", name, problem)
-        except WrongKey as wrong:
-            raise ConfigurationError(f"{section.where(wrong.key)}: {wrong}") from None
-        else:
-            policy.rank = (priority, *policy.rank[1:])
-            self._check_suspect(policy)
-
-    def _read(self, name: str, source: Source) -> type[Plugin]:
-        """Load a plugin's file, but not again if that got the daemon killed."""
-        if self._watch.suspect == (name, IMPORT):
-            raise PluginProblem(_KILLED.format(IMPORT))
-        return source.load(name)
-
-    def _check_suspect(self, policy: Hosted) -> None:
-        """Do not start again what got the daemon killed."""
-        name, handler = self._watch.suspect or ("", "")
-        if name == policy.name:
-            policy.state, policy.problem = PolicyState.FAILED, _KILLED.format(handler)
-            _log.error("plugin %s is disabled: %s", name, policy.problem)
 
     async def _begin(self, policy: Hosted) -> None:
         if policy.state is PolicyState.FAILED:
@@ -341,7 +239,7 @@ class PolicyHost:
             engine.state,
             self._network,
             self,
-            addr_flags=self._settings.addr_flags,
+            addr_flags=self._catalogue.settings.addr_flags,
         )
         try:
             policy.begin(pm, engine.state, self._watch, self._failed, self._behind)
@@ -366,7 +264,7 @@ class PolicyHost:
             if shown is not None:
                 picture = snapshots.interface(living, shown)
                 policy.post(HOST, "new_interface", picture)
-                if "existing" in self._settings.notify_flags:
+                if "existing" in self._catalogue.settings.notify_flags:
                     for address in shown:
                         policy.post(HOST, "new_local_address", picture, address)
         _log.info("plugin %s runs", policy.name)
@@ -383,7 +281,7 @@ class PolicyHost:
             _log.info("plugin %s has stopped", policy.name)
         if pass_on:
             await self._remove_children(policy)
-        self._publish(policy)
+        self._reports.publish(policy)
 
     def _let_go(self, policy: Hosted) -> None:
         policy.end()
@@ -403,7 +301,7 @@ class PolicyHost:
         if known is None:
             self._all[fresh.name] = fresh
             await self._begin(fresh)
-            self._publish(fresh)
+            self._reports.publish(fresh)
             return
         if fresh.state is PolicyState.FAILED:
             known.problem = fresh.problem  # what runs goes on as it was loaded
@@ -412,7 +310,7 @@ class PolicyHost:
             known.post(HOST, "reload")
         else:
             await self._replace(known, fresh)
-        self._publish(known)
+        self._reports.publish(known)
 
     async def _replace(self, policy: Hosted, fresh: Hosted) -> None:
         """Go on with what *fresh* was loaded with; its connections are introduced again.
@@ -434,25 +332,13 @@ class PolicyHost:
                 self._owners.introduce_again(policy)
             else:
                 self._owners.pass_on(policy)
-        self._publish(policy)
+        self._reports.publish(policy)
 
     def _failed(self, policy: Hosted, failure: Failure) -> None:
         """Hear of a handler that failed."""
-        policy.errors += 1
-        item = failure.item
-        about = next((f" of {_name(a)}" for a in item.arguments if _name(a)), "")
-        where = f"{item.handler}{about}"
-        wrong = isinstance(failure.error, ConfigurationError)  # the administrator's, so they see it
-        if not (failure.blame or wrong or item.handler == "start"):
-            _log.info("plugin %s, %s: %s", policy.name, where, failure.text)
-        else:
-            problem = f"{item.handler}: {failure.text}"
-            trace = failure.error if failure.blame and policy.problem != problem else None
-            _log.error("plugin %s, %s: %s", policy.name, where, failure.text, exc_info=trace)
-            policy.problem = problem
-            if policy.mailbox.failures_in_a_row >= FAILURES and policy.running:
-                self._spawn(self._give_up(policy))
-        self._publish(policy)
+        self._reports.failed(policy, failure)
+        if policy.mailbox.failures_in_a_row >= FAILURES and policy.running:
+            self._spawn(self._give_up(policy))
 
     async def _give_up(self, policy: Hosted) -> None:
         async with self._changing:
@@ -463,29 +349,19 @@ class PolicyHost:
 
     def _behind(self, policy: Hosted, key: int) -> None:
         """Hear that a queue is full: nothing waits without bound."""
-        policy.errors += 1
-        policy.problem = f"{QUEUE} events waited for one handler and were dropped"
+        self._reports.behind(policy, key)
         if key == HOST:
             policy.mailbox.drop(HOST)
             policy.post(HOST, "events_lost", "queue")
-            _log.error("plugin %s: %s", policy.name, policy.problem)
         else:
-            _log.error(
-                "plugin %s: %s; it does not decide for that connection any more",
-                policy.name,
-                policy.problem,
-            )
             self._owners.give_up(key, policy)
-        self._publish(policy)
 
     def _blocked(self, name: str, handler: str, seconds: float) -> None:
         """Hear that a handler held the loop."""
         _log.error("plugin %s blocked the daemon for %.1f s in %s", name, seconds, handler)
         policy = self._all.get(name)
         if policy is not None:
-            policy.errors += 1
-            policy.problem = f"{handler} blocked the daemon for {seconds:.1f} s"
-            self._publish(policy)
+            self._reports.blocked(policy, handler, seconds)
 
     def _settings_read(self) -> None:
         settings = self._engine.state.settings
@@ -493,11 +369,11 @@ class PolicyHost:
             self._dispatch.tell_all("ready" if settings.enabled else "not_ready")
         if settings.path_manager != self._was.path_manager:
             for policy in self._owners.running:
-                self._publish(policy)
+                self._reports.publish(policy)
         self._was = settings
 
     def _line_up(self) -> None:
-        self._owners.line_up(self._all.values(), self._settings.path_manager)
+        self._owners.line_up(self._all.values(), self._catalogue.settings.path_manager)
 
     def _in_order(self) -> list[Hosted]:
         return sorted(self._all.values(), key=lambda policy: policy.rank)
@@ -513,39 +389,3 @@ class PolicyHost:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _publish(self, policy: Hosted) -> None:
-        kind = policy.kind
-        mismatch = self._mismatch(policy)
-        if mismatch and mismatch != policy.mismatch:
-            _log.warning("plugin %s: %s", policy.name, mismatch)
-        policy.mismatch = mismatch
-        description = printable(str(kind.__doc__ or "")) if kind is not Plugin else ""
-        self._engine.take(
-            readings.PolicyRead(
-                policy.name,
-                description,
-                printable(kind.version),
-                policy.rank[0],
-                kind.steers,
-                policy.state,
-                policy.problem or mismatch,
-                policy.errors,
-            )
-        )
-
-    def _mismatch(self, policy: Hosted) -> str:
-        """Name the trap that a policy works with the path manager that the kernel does not use."""
-        used = self._engine.state.settings.path_manager
-        if not policy.running or not used or policy.steers(used):
-            return ""
-        return (
-            f"it steers the {policy.kind.steers} path manager, but new connections get the {used}"
-            " one: set net.mptcp.path_manager (SetPathManager), or use another plugin"
-        )
-
-
-def _name(argument: object) -> str:
-    if isinstance(argument, snapshots.Connection):
-        return f"connection {argument.token:08x}"
-    return argument.name if isinstance(argument, snapshots.Interface) else ""

@@ -21,6 +21,7 @@ from tests.e2e.stage import CONNECTION, MANAGER, PORT, SUBFLOW, Stage
 from tests.lab.app import exchange
 from tests.lab.client import BUS, NAME, ROOT, BusError, Signal, busctl
 from tests.lab.hosts import SERVER
+from tests.lab.plugin_files import shipped_plugins
 from tests.lab.sandbox import REPOSITORY, readable_repository
 from tests.lab.users import as_user
 from tests.lab.wait import eventually
@@ -211,7 +212,7 @@ async def test_the_served_xml_is_the_contract_valid_and_documented(
     stage: MakeStage, tmp_path: Path
 ) -> None:
     """Every object's: the contract's files are what is served, and each member has a word."""
-    play = await stage()
+    play = await stage("--plugin-dir", str(shipped_plugins()), "--load-plugins", "foo")
     path = await _life(play)
     await play.command(ROOT, MANAGER, "AddEndpoint", "sasa{sv}", "10.0.3.1", ["subflow"], {})
     announced = await play.command(path, CONNECTION, "AnnounceAddress", "sa{sv}", "10.0.3.1", {})
