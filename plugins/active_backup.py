@@ -7,31 +7,23 @@ sending there at once, and the next one carries on; when it is back, it takes ov
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-import logging
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from mptcpd_dbus.plugin import (
-    Address,
-    Backoff,
     Connection,
     Interface,
+    InterfaceSettings,
+    Mender,
     MptcpdError,
-    Plugin,
-    PluginSettings,
     Subflow,
 )
 
-_log = logging.getLogger("mptcpd_dbus.plugin.active_backup")
 
-
-class ActiveBackupSettings(PluginSettings):
+class ActiveBackupSettings(InterfaceSettings):
     """Section [plugin active_backup]."""
 
-    interfaces: tuple[str, ...] = ("*",)
-    """Globs for the names of those to use, of all that the daemon shows."""
     prefer: tuple[str, ...] = ()
     """The best ones first, by globs for names or, as `kind:wwan`, for kinds.
 
@@ -39,63 +31,31 @@ class ActiveBackupSettings(PluginSettings):
     """
 
 
-class ActiveBackup(Plugin):
+class ActiveBackup(Mender):
     """One interface carries, the others stand by"""
 
     version = "1"
     settings: ActiveBackupSettings
 
-    async def start(self) -> None:
-        self._backoff = Backoff()
-
-    # Whatever happens, the answer is to look at what there is, and to mend it.
-
-    async def connection_established(self, connection: Connection) -> None:
-        await self._mend(connection)
-
-    async def new_address(self, connection: Connection, address: Address) -> None:
-        await self._mend(connection)
+    async def mend(self, connection: Connection) -> None:
+        if connection.server_side:
+            return
+        usable = (i for i in self.pm.interfaces if i.addresses_for(connection.remote_address))
+        ranked = sorted(filter(self.settings.uses, usable), key=lambda i: self._rank(i, connection))
+        there = {subflow.interface for subflow in connection.subflows}
+        missing = [interface for interface in ranked if interface.name not in there]
+        joins = (self._join(connection, i, backup=i is not ranked[0]) for i in missing)
+        await asyncio.gather(*joins)
+        await self._prioritise(connection, [interface.name for interface in ranked])
 
     async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:
-        if self.pm.has_link(subflow.local_address):
-            if subflow.error:  # nobody has told the peer
-                await self._give_up(connection, subflow.local_id)
-            self._try_later(connection, subflow.local_address, subflow.remote_address)
-
-    async def connection_closed(self, connection: Connection) -> None:
-        self._backoff.forget(connection)
-
-    connection_released = connection_closed
-
-    async def update_interface(self, interface: Interface) -> None:
-        await self._network_changed(interface.addresses)
-
-    async def new_local_address(self, interface: Interface, address: str) -> None:
-        await self._network_changed([address])
-
-    async def delete_local_address(self, interface: Interface, address: str) -> None:
-        await self._network_changed([address])
-
-    async def _network_changed(self, addresses: Iterable[str]) -> None:
-        # At once, and not in the connections' turns, which may be waiting for joins.
-        await asyncio.gather(*(self.pm.abandon_lost(c, addresses) for c in self.connections))
-        for connection in self.connections:
-            self.after(0, self._mend, connection, connection=connection)
-
-    async def _mend(self, connection: Connection) -> None:
         now = self.pm.now(connection)
-        if now is None or now.state != "established" or now.fallback or now.server_side:
-            return
-        await self.pm.abandon_lost(now, [subflow.local_address for subflow in now.subflows])
-        usable = (i for i in self.pm.interfaces if i.addresses_for(now.remote_address))
-        ranked = sorted(filter(self._uses, usable), key=lambda i: self._rank(i, now))
-        there = {subflow.interface for subflow in now.subflows}
-        missing = [interface for interface in ranked if interface.name not in there]
-        await asyncio.gather(*(self._join(now, i, backup=i is not ranked[0]) for i in missing))
-        await self._prioritise(now, [interface.name for interface in ranked])
-
-    def _uses(self, interface: Interface) -> bool:
-        return any(fnmatchcase(interface.name, glob) for glob in self.settings.interfaces)
+        in_use = {other.local_id for other in now.subflows} if now else set()
+        alone = subflow.local_id not in in_use and self.pm.has_link(subflow.local_address)
+        if subflow.error and alone:  # nobody has told the peer
+            with suppress(MptcpdError):  # it is gone, or the peer never knew of it
+                await self.pm.abandon(connection, subflow.local_id)
+        await super().subflow_closed(connection, subflow)
 
     def _rank(self, interface: Interface, connection: Connection) -> tuple[float, float, int]:
         name, kind = interface.name, f"kind:{interface.kind}"
@@ -109,19 +69,12 @@ class ActiveBackup(Plugin):
         return next(wished, math.inf), metric, interface.index
 
     async def _join(self, connection: Connection, interface: Interface, *, backup: bool) -> None:
+        name = interface.name
         for remote, port in connection.destinations:
             for local in interface.addresses_for(remote)[:1]:
-                if self._backoff.waits(connection, (local, remote)):
-                    continue
-                try:
-                    await self.pm.create_subflow(
-                        connection, remote, port,
-                        local_address=local, interface=interface.name, backup=backup,
-                    )  # fmt: skip
-                except MptcpdError as error:
-                    _log.info("connection %08x: %s", connection.token, error)
-                    self._try_later(connection, local, remote)
-                return
+                if self.may_join(connection, local, remote, port):
+                    await self.join(connection, local, remote, port, interface=name, backup=backup)
+                    return
 
     async def _prioritise(self, connection: Connection, ranked: list[str]) -> None:
         """Have the best interface that has a subflow carry, and the others stand by."""
@@ -133,14 +86,3 @@ class ActiveBackup(Plugin):
             if subflow.backup_requested != backup:
                 with suppress(MptcpdError):  # it ended meanwhile
                     await self.pm.set_backup(subflow, backup=backup)
-
-    async def _give_up(self, connection: Connection, address_id: int) -> None:
-        now = self.pm.now(connection)
-        if now and all(subflow.local_id != address_id for subflow in now.subflows):
-            with suppress(MptcpdError):  # the peer never knew of it
-                await self.pm.abandon(now, address_id)
-
-    def _try_later(self, connection: Connection, local: str, remote: str) -> None:
-        """Leave this pair alone for a while, and see at once whether there is another way."""
-        for seconds in (0, self._backoff.failed(connection, (local, remote))):
-            self.after(seconds, self._mend, connection, connection=connection)

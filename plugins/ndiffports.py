@@ -6,21 +6,11 @@ than one.  Only the client side makes them, and all over the interface of the co
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-import logging
 from typing import Annotated
 
 from pydantic import Field
 
-from mptcpd_dbus.plugin import (
-    Backoff,
-    Connection,
-    MptcpdError,
-    Plugin,
-    PluginSettings,
-    Subflow,
-)
-
-_log = logging.getLogger("mptcpd_dbus.plugin.ndiffports")
+from mptcpd_dbus.plugin import Connection, Mender, PluginSettings, Subflow
 
 
 class NdiffportsSettings(PluginSettings):
@@ -30,46 +20,19 @@ class NdiffportsSettings(PluginSettings):
     """How many a connection has, the first one included."""
 
 
-class Ndiffports(Plugin):
+class Ndiffports(Mender):
     """Several subflows between the same addresses, with different ports"""
 
     version = "1"
     settings: NdiffportsSettings
 
-    async def start(self) -> None:
-        self._backoff = Backoff()
-
-    async def connection_established(self, connection: Connection) -> None:
-        await self._mend(connection)
-
-    async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:
-        self._try_later(connection)
-
-    async def connection_closed(self, connection: Connection) -> None:
-        self._backoff.forget(connection)
-
-    connection_released = connection_closed
-
-    async def _mend(self, connection: Connection) -> None:
-        now = self.pm.now(connection)
-        if now is None or now.state != "established" or now.fallback:
+    async def mend(self, connection: Connection) -> None:
+        if connection.server_side or connection.deny_join_id0 or not self.may_join(connection):
             return
-        if now.server_side or now.deny_join_id0 or self._backoff.waits(now, "join"):
-            return
-        there = [subflow for subflow in now.subflows if _ends(subflow) == _ends(now)]
+        there = [subflow for subflow in connection.subflows if _ends(subflow) == _ends(connection)]
         missing = self.settings.subflows - len(there)
-        await asyncio.gather(*(self._join(now) for _ in range(missing)))
-
-    async def _join(self, connection: Connection) -> None:
-        try:
-            await self.pm.create_subflow(connection)  # between the connection's own addresses
-        except MptcpdError as error:
-            _log.info("connection %08x: %s", connection.token, error)
-            self._try_later(connection)
-
-    def _try_later(self, connection: Connection) -> None:
-        seconds = self._backoff.failed(connection, "join")
-        self.after(seconds, self._mend, connection, connection=connection)
+        # Between the connection's own addresses.
+        await asyncio.gather(*(self.join(connection) for _ in range(missing)))
 
 
 def _ends(end: Connection | Subflow) -> tuple[str, str, int]:

@@ -11,7 +11,7 @@ from mptcpd_dbus.bus.names import ERROR_PREFIX
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
 from mptcpd_dbus.core import commands, errors, events, readings
 from mptcpd_dbus.core.state import State
-from mptcpd_dbus.plugin import HANDLERS
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.dispatch import HANDLER_OF
 
 TESTS = Path(__file__).resolve().parent

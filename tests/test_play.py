@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument
-from mptcpd_dbus.plugin import HANDLERS, Connection, Plugin, PluginSettings
+from mptcpd_dbus.plugin import Connection, Plugin, PluginSettings
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.testing import (
     TOKEN,

@@ -16,8 +16,9 @@ from typing import Any, get_args
 import pytest
 
 from mptcpd_dbus import config, config_file, plugin, testing
-from mptcpd_dbus.plugin import HANDLERS, Backoff, Match, PathManager, Plugin
+from mptcpd_dbus.plugin import Backoff, Match, PathManager, Plugin
 from mptcpd_dbus.policy import backoff, door, files, host, hosted, mailbox, watch
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.sections import read_section
 from mptcpd_dbus.policy.watch import Watch
@@ -68,7 +69,7 @@ def test_a_mistake_in_the_code_of_the_page_would_show(tmp_path: Path) -> None:
     """The control."""
     sources = python_files(PLUGINS)
     sources["spare.py"] = sources["spare.py"].replace(", backup=True", "")
-    sources["again.py"] = sources["again.py"].replace("self._later(connection)", "pass")
+    sources["again.py"] = sources["again.py"].replace("and self.may_join(connection)", "and False")
 
     assert "3 failed" in _run_tests(tmp_path, sources).stdout
 
@@ -139,6 +140,12 @@ def test_the_page_has_every_member_of_the_class() -> None:
     members = {name for name in _members(Plugin) if name.partition("(")[0] not in HANDLERS}
 
     assert set(_names("## The class")) == members | {"settings", "pm"}
+
+
+def test_the_page_has_every_member_of_the_mender() -> None:
+    members = {name for name in _members(plugin.Mender) if name.partition("(")[0] not in HANDLERS}
+
+    assert set(_names("## Mender")) == members
 
 
 @pytest.mark.parametrize(

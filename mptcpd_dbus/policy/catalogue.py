@@ -10,7 +10,7 @@ from mptcpd_dbus.config import Settings
 from mptcpd_dbus.config_file import Section
 from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.core.policies import PolicyState
-from mptcpd_dbus.plugin import Plugin
+from mptcpd_dbus.policy.base import Plugin
 from mptcpd_dbus.policy.door import Rule, WrongRule
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.hosted import Hosted

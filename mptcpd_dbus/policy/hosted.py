@@ -6,8 +6,8 @@ from typing import Any
 
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import State
-from mptcpd_dbus.plugin import HANDLERS, Plugin, PluginSettings
 from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.base import HANDLERS, Plugin, PluginSettings
 from mptcpd_dbus.policy.door import PathManager, Rule
 from mptcpd_dbus.policy.mailbox import HOST, Failure, Function, Item, Mailbox, Timer
 from mptcpd_dbus.policy.match import Match

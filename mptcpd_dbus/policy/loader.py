@@ -6,9 +6,10 @@ import difflib
 import inspect
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
-from mptcpd_dbus.plugin import API_VERSION, HANDLERS, Plugin, PluginSettings
+from mptcpd_dbus.policy.base import API_VERSION, Plugin, PluginSettings, coroutines_of
 from mptcpd_dbus.policy.fault import one_line, printable
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.match import Match
@@ -63,25 +64,31 @@ def check(plugin: type[Plugin]) -> None:
         raise PluginProblem(f"match = {plugin.match!r} is no Match")
     if not isinstance(plugin.version, str):
         raise PluginProblem(f"version = {plugin.version!r} is no text")
+    ours = {kind for kind in plugin.__mro__ if issubclass(kind, Plugin) and _is_api(kind)}
+    known = {name: wanted for kind in ours for name, wanted in coroutines_of(kind).items()}
     for kind in plugin.__mro__[: plugin.__mro__.index(Plugin)]:
         for name, member in vars(kind).items():
-            if name in HANDLERS or inspect.isfunction(member):
-                _check_member(name, member)
+            if kind not in ours and (name in known or inspect.isfunction(member)):
+                _check_member(name, member, known)
 
 
-def _check_member(name: str, method: Any) -> None:
+def _is_api(kind: type[Plugin]) -> bool:
+    return kind.__module__.startswith(Plugin.__module__.rpartition(".")[0])
+
+
+def _check_member(name: str, method: Any, known: Mapping[str, tuple[str, ...]]) -> None:
     coroutine = asyncio.iscoroutinefunction(method)
-    if name not in HANDLERS:
-        close = difflib.get_close_matches(name, HANDLERS, 1, 0.8 if coroutine else 0.9)
-        if (coroutine and not name.startswith("_")) or close:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1, 0.8 if coroutine else 0.9)
+        if not name.startswith("_") and (coroutine or close):
             hint = f"; do you mean {close[0]}?" if close else " (helpers begin with _)"
             raise PluginProblem(f"{name} is no handler{hint}")
         return
-    wanted = f"async def {name}({', '.join(('self', *HANDLERS[name]))})"
+    wanted = f"async def {name}({', '.join(('self', *known[name]))})"
     if not coroutine:
         raise PluginProblem(f"{name} must be a coroutine: {wanted}")
     try:
-        inspect.signature(method).bind("self", *HANDLERS[name])
+        inspect.signature(method).bind("self", *known[name])
     except TypeError as error:
         raise PluginProblem(f"{name} has a wrong parameter list: {wanted} is wanted") from error
 

@@ -6,8 +6,8 @@ import logging
 from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.core.readings import PolicyRead
 from mptcpd_dbus.engine import Engine
-from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.base import Plugin
 from mptcpd_dbus.policy.fault import printable
 from mptcpd_dbus.policy.hosted import Hosted
 from mptcpd_dbus.policy.mailbox import HOST, QUEUE, Failure

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mptcpd_dbus.core.errors import ConfigurationError
-from mptcpd_dbus.plugin import Plugin, PluginSettings
+from mptcpd_dbus.policy.base import Plugin, PluginSettings
 from mptcpd_dbus.policy.fault import one_line
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.loader import settings_of

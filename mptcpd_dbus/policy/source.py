@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from mptcpd_dbus.config import PLUGIN_DIR, Settings
-from mptcpd_dbus.plugin import Plugin
+from mptcpd_dbus.policy.base import Plugin
 from mptcpd_dbus.policy.files import PluginDirectory, PluginProblem
 from mptcpd_dbus.policy.loader import load
 from mptcpd_dbus.policy.watch import Watch

@@ -21,8 +21,8 @@ from mptcpd_dbus.core.endpoints import flag_words
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 from mptcpd_dbus.engine import Engine
-from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy import loader, snapshots
+from mptcpd_dbus.policy.base import Plugin
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.host import PolicyHost
 from mptcpd_dbus.policy.watch import Watch

@@ -9,7 +9,8 @@ import pytest
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.readings import EndpointsRead
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
-from mptcpd_dbus.plugin import HANDLERS, Plugin
+from mptcpd_dbus.plugin import Plugin
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.loader import load
 from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.testing import (

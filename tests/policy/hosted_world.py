@@ -9,8 +9,9 @@ from typing import Any
 
 from mptcpd_dbus.config import Settings
 from mptcpd_dbus.core.policies import Policy
-from mptcpd_dbus.plugin import HANDLERS, Plugin
+from mptcpd_dbus.plugin import Plugin
 from mptcpd_dbus.policy import loader
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.host import PolicyHost
 from mptcpd_dbus.policy.watch import Watch

@@ -6,7 +6,8 @@ import textwrap
 
 import pytest
 
-from mptcpd_dbus.plugin import HANDLERS, Plugin, PluginSettings
+from mptcpd_dbus.plugin import Plugin, PluginSettings
+from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.watch import Watch

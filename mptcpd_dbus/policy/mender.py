@@ -1,0 +1,138 @@
+"""The pattern that most policies follow: whatever happens, look at what there is, and mend it."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from mptcpd_dbus.core.errors import MptcpdError
+from mptcpd_dbus.policy.backoff import Backoff
+from mptcpd_dbus.policy.base import Plugin, PluginSettings, Service
+from mptcpd_dbus.policy.door import PathManager
+from mptcpd_dbus.policy.snapshots import Address, Connection, Interface, Subflow
+
+_log = logging.getLogger("mptcpd_dbus.plugin")
+
+
+class InterfaceSettings(PluginSettings):
+    """Settings of a policy that works on some interfaces only."""
+
+    interfaces: tuple[str, ...] = ("*",)
+    """Globs for the names of those to use, of all that the daemon shows."""
+
+    def uses(self, interface: Interface) -> bool:
+        """Whether *interface* is one of them."""
+        return any(fnmatchcase(interface.name, glob) for glob in self.interfaces)
+
+
+class Mender(Plugin):
+    """A policy without a memory of its own; write `mend`, and it is right after any event.
+
+    `mend` is awaited in a connection's turn when it is established, when the peer has announced an
+    address, when a subflow has joined or ended, and when the network has changed.  Local addresses
+    that lost their link have been abandoned by then, at once and on all connections.
+    """
+
+    def __init__(self, pm: PathManager, settings: PluginSettings, service: Service) -> None:
+        super().__init__(pm, settings, service)
+        self._backoff = Backoff()
+
+    async def mend(self, connection: Connection) -> None:
+        """Do what is missing on *connection*, which can have subflows now."""
+
+    async def join(
+        self,
+        connection: Connection,
+        local: str = "",
+        remote: str = "",
+        port: int = 0,
+        *,
+        interface: str | None = None,
+        backup: bool = False,
+    ) -> None:
+        """Create a subflow; if that fails, `mend` comes again at once, and in time for this one."""
+        try:
+            await self.pm.create_subflow(
+                connection, remote, port, local_address=local, interface=interface, backup=backup
+            )
+        except MptcpdError as error:
+            _log.info("connection %08x: %s", connection.token, error)
+            self._failed(connection, local, remote, port)
+
+    def may_join(
+        self, connection: Connection, local: str = "", remote: str = "", port: int = 0
+    ) -> bool:
+        """Whether such a subflow has not failed a moment ago."""
+        return not self._backoff.waits(connection, _path(connection, local, remote, port))
+
+    def mend_soon(self, connection: Connection, seconds: float = 0) -> None:
+        """Have `mend` take its turn."""
+        self.after(seconds, self._look, connection, connection=connection)
+
+    # Whatever happens, the answer is the same.
+
+    async def connection_established(self, connection: Connection) -> None:
+        """Mend it."""
+        await self._look(connection)
+
+    async def new_address(self, connection: Connection, address: Address) -> None:
+        """Mend it."""
+        await self._look(connection)
+
+    async def new_subflow(self, connection: Connection, subflow: Subflow) -> None:
+        """Mend it: it may be one too many, or let another go."""
+        self.mend_soon(connection)
+
+    async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:
+        """Mend it, later for a path that should be there."""
+        if self.pm.has_link(subflow.local_address):
+            self._failed(
+                connection, subflow.local_address, subflow.remote_address, subflow.remote_port
+            )
+
+    async def connection_closed(self, connection: Connection) -> None:
+        """Forget it."""
+        self._backoff.forget(connection)
+
+    async def connection_released(self, connection: Connection) -> None:
+        """Forget it."""
+        self._backoff.forget(connection)
+
+    async def update_interface(self, interface: Interface) -> None:
+        """Give up what went, and mend all."""
+        await self._network_changed(interface.addresses)
+
+    async def new_local_address(self, interface: Interface, address: str) -> None:
+        """Mend all."""
+        await self._network_changed([address])
+
+    async def delete_local_address(self, interface: Interface, address: str) -> None:
+        """Give up what went, and mend all."""
+        await self._network_changed([address])
+
+    async def _network_changed(self, addresses: Iterable[str]) -> None:
+        # At once, and not in the connections' turns, which may be waiting for joins.
+        await asyncio.gather(*(self.pm.abandon_lost(c, addresses) for c in self.connections))
+        for connection in self.connections:
+            self.mend_soon(connection)
+
+    async def _look(self, connection: Connection) -> None:
+        now = self.pm.now(connection)
+        if now is not None and now.state == "established" and not now.fallback:
+            await self.pm.abandon_lost(now, [subflow.local_address for subflow in now.subflows])
+            await self.mend(now)
+
+    def _failed(self, connection: Connection, local: str, remote: str, port: int) -> None:
+        """Leave this path alone for a while, and see at once whether there is another way."""
+        wait = self._backoff.failed(connection, _path(connection, local, remote, port))
+        for seconds in (0, wait):
+            self.mend_soon(connection, seconds)
+
+
+def _path(connection: Connection, local: str, remote: str, port: int) -> tuple[str, str, int]:
+    return (
+        local or connection.local_address,
+        remote or connection.remote_address,
+        port or connection.remote_port,
+    )
