@@ -7,8 +7,9 @@ from pydantic import Field
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
 from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_CONNECTIONS
-from mptcpd_dbus.bus.options import NoOptions, Options, read_address, read_options
+from mptcpd_dbus.bus.options import NoOptions, Options, read_options
 from mptcpd_dbus.bus.paths import NOTHING, path_of
+from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import NoSuchConnection
 from mptcpd_dbus.core.subflow_wish import SubflowWish

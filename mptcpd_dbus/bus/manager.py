@@ -18,12 +18,12 @@ from mptcpd_dbus.bus.names import (
 from mptcpd_dbus.bus.options import (
     NoOptions,
     Options,
-    read_address,
     read_flags,
     read_options,
 )
 from mptcpd_dbus.bus.paths import path_of
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
+from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection
 from mptcpd_dbus.core.state import State

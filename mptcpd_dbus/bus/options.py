@@ -1,7 +1,6 @@
-"""Options: the `a{sv}` at the end of a method, checked; and addresses as people type them."""
+"""Options: the `a{sv}` at the end of a method, checked."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,24 +36,6 @@ def read_options(model: type[OptionsT], given: dict[str, Any]) -> OptionsT:
         raise InvalidArgument(
             f"options: {name} = {value!r}: {first['msg'].removeprefix('Value error, ').lower()}"
         ) from None
-
-
-def read_address(argument: str, text: str) -> str:
-    """Give the address *text* in its usual form; raise InvalidArgument naming *argument*."""
-    try:
-        address: IPv4Address | IPv6Address = ip_address(text)
-    except ValueError:
-        raise InvalidArgument(
-            f"{argument}: {text[:64]!r} is not an IP address (192.0.2.1 or 2001:db8::1)"
-        ) from None
-    if isinstance(address, IPv6Address):
-        if address.scope_id:
-            raise InvalidArgument(f"{argument}: {text[:64]!r}: a scope has no meaning here")
-        if address.ipv4_mapped:
-            address = address.ipv4_mapped
-    if address.is_unspecified or address.is_multicast or address.is_link_local:
-        raise InvalidArgument(f"{argument}: {text[:64]!r} is not the address of one host")
-    return str(address)
 
 
 def read_flags(words: list[str]) -> int:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from mptcpd_dbus.bus.options import read_address
+from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.errors import InvalidArgument
 
 

@@ -30,8 +30,8 @@ from tests.lab.wait import eventually
 
 UNBOUND = {
     "sspi": ("interface=interface.name", 'interface=""'),
-    "fullmesh": ("local_address=path.local", 'local_address=path.local, interface=""'),
-    "ndiffports": ("create_subflow(connection)", 'create_subflow(connection, interface="")'),
+    "fullmesh": ("self.join(connection, *path)", 'self.join(connection, *path, interface="")'),
+    "ndiffports": ("self.join(connection)", 'self.join(connection, interface="")'),
 }
 
 
