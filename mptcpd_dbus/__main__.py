@@ -82,6 +82,7 @@ def _log_to(settings: Settings) -> None:
     match settings.log:
         case "stderr":
             handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("mptcpd-dbus: %(levelname)s: %(message)s"))
             # The journal's catcher of stderr takes the level from a prefix (sd-daemon(3)).
             if os.environ.get("JOURNAL_STREAM"):
                 handler.setFormatter(_Prefixed("%(message)s"))

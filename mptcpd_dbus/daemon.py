@@ -12,6 +12,7 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NoReturn
 
 from mptcpd_dbus import __version__, systemd
 from mptcpd_dbus.bus.edge import BusEdge
@@ -37,7 +38,9 @@ _log = logging.getLogger(__name__)
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; raise NotReady when the daemon cannot start or go on."""
     loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(_serve(settings))
+    reload = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    serving = asyncio.ensure_future(_serve(settings, reload))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel, number.name)
     try:
@@ -47,7 +50,7 @@ async def serve(settings: Settings) -> None:
         _log.info("stopped (%s); connections live on, and the next start finds them", why)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, reload: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         socket = EventSocket(settings.netlink_buffer)
         stack.callback(socket.close)
@@ -74,18 +77,18 @@ async def _serve(settings: Settings) -> None:
 
         watch = Watch(_kept("plugin-at-work"))
         policies = PolicyHost(engine, settings, lambda s: open_source(s, watch), watch)
-        engine.steer_by(policies)
-        stack.push_async_callback(policies.stop)
-        await policies.start()
-
         found = features(kernel.settings())
         for feature in (name for name, there in found.items() if not there):
             _log.warning("this kernel has no %s", feature)
         there = tuple(name for name, there in found.items() if there)
         bus = BusEdge(settings.bus, engine, there, policies)
-        await bus.connect()
-        stack.callback(bus.close)
         try:
+            await bus.connect()
+            stack.callback(bus.close)
+            await bus.check_free()  # before plugins do anything
+            engine.steer_by(policies)
+            stack.push_async_callback(policies.stop)
+            await policies.start()
             await bus.claim()
         except BusError as error:
             raise NotReady(f"the bus failed while we started: {error}") from error
@@ -93,8 +96,8 @@ async def _serve(settings: Settings) -> None:
         _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, count)
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
         stack.callback(systemd.notify, "STOPPING=1")
-        work = (reconciler.run(), bus.keep(), systemd.feed_watchdog())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, policies)
+        reloading = _reload(policies, reload)
+        work = (reconciler.run(), bus.keep(), systemd.feed_watchdog(), reloading)
         tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
         for task in tasks:
             stack.callback(task.cancel)
@@ -110,10 +113,11 @@ def _kept(name: str) -> Path | None:
     return Path(directory, name) if directory else None
 
 
-def _reload(policies: PolicyHost) -> None:
-    """Read the configuration again (SIGHUP), and tell the service manager when that is done."""
-
-    async def reload() -> None:
+async def _reload(policies: PolicyHost, wanted: asyncio.Event) -> NoReturn:
+    """Read the configuration again whenever that is *wanted*, and tell the service manager."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={now}")
         try:
@@ -121,10 +125,5 @@ def _reload(policies: PolicyHost) -> None:
             _log.info("the configuration was read again")
         except MptcpdError as error:
             _log.error("the old configuration stays in force: %s", error)
-        systemd.notify("READY=1")
-
-    _reloads.add(task := asyncio.ensure_future(reload()))
-    task.add_done_callback(_reloads.discard)
-
-
-_reloads: set[asyncio.Task[None]] = set()
+        finally:
+            systemd.notify("READY=1")

@@ -16,10 +16,10 @@ class Policies(Protocol):
         """Stop the policy *name*; its connections pass to the next in line."""
 
     async def reload(self, name: str) -> None:
-        """Read the policy *name* and its settings anew."""
+        """Load the file of *name* anew; its settings stay."""
 
     async def set_owner(self, connection: Connection, name: str) -> None:
         """Let the policy *name*, or nobody if it is "", decide for *connection* from now on."""
 
     async def reload_configuration(self) -> None:
-        """Read the configuration and the plugins again."""
+        """Read the configuration again and follow it."""

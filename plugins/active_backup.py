@@ -52,7 +52,7 @@ class ActiveBackup(Mender):
         now = self.pm.now(connection)
         in_use = {other.local_id for other in now.subflows} if now else set()
         alone = subflow.local_id not in in_use and self.pm.has_link(subflow.local_address)
-        if subflow.error and alone:  # nobody has told the peer
+        if subflow.established and subflow.error and alone:  # nobody has told the peer
             with suppress(MptcpdError):  # it is gone, or the peer never knew of it
                 await self.pm.abandon(connection, subflow.local_id)
         await super().subflow_closed(connection, subflow)

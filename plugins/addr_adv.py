@@ -8,7 +8,6 @@ programs on the bus) are never changed or removed, and an address that has one g
 
 import asyncio
 import errno
-import logging
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -29,8 +28,6 @@ FIGHT, FIGHT_SECONDS = 3, 60.0
 
 LOOK_AGAIN = 10.0
 """Seconds until the next look at what a connection that has no other path still needs."""
-
-_log = logging.getLogger("mptcpd_dbus.plugin.addr_adv")
 
 
 class AddrAdv(Plugin):
@@ -89,7 +86,7 @@ class AddrAdv(Plugin):
             await self._raise_limits(len(endpoints) + len(missing))
         waiting = await self._add({address: wanted[address] for address in missing})
         if waiting and waiting != self._waiting:
-            _log.info("the kernel takes no more endpoints: %s must wait", ", ".join(waiting))
+            self.log.info("the kernel takes no more endpoints: %s must wait", ", ".join(waiting))
         self._waiting = waiting
 
     def _addresses(self) -> list[tuple[str, Interface]]:
@@ -138,9 +135,9 @@ class AddrAdv(Plugin):
                 if error.errno == errno.ERANGE:
                     return [a for a in missing if a not in self._added]
                 if error.errno != errno.EEXIST:  # somebody else was quicker
-                    _log.warning("no endpoint for %s: %s", address, error)
+                    self.log.warning("no endpoint for %s: %s", address, error)
             except MptcpdError as error:  # the interface or the endpoint is gone: we will hear
-                _log.debug("no endpoint for %s: %s", address, error)
+                self.log.debug("no endpoint for %s: %s", address, error)
             else:
                 self._added.add(address)
         return []
@@ -180,7 +177,9 @@ class AddrAdv(Plugin):
             self._deleted[address] = [*times, now]
             if len(times) + 1 == FIGHT:
                 self._left.add(address)
-                _log.warning("others delete the endpoint of %s again and again: left so", address)
+                self.log.warning(
+                    "others delete the endpoint of %s again and again: left so", address
+                )
         self._left &= present
         self._deleted = {a: times for a, times in self._deleted.items() if a in present}
 

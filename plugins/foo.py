@@ -1,8 +1,6 @@
 """Watches everything and does nothing: the sample to start from, with every handler there is."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-import logging
-
 from mptcpd_dbus.plugin import (
     Address,
     Connection,
@@ -13,8 +11,6 @@ from mptcpd_dbus.plugin import (
     Subflow,
 )
 
-_log = logging.getLogger("mptcpd_dbus.plugin.foo")
-
 
 class Foo(Plugin):
     """Watches everything and does nothing"""
@@ -24,70 +20,72 @@ class Foo(Plugin):
     steers = "both"
 
     async def start(self) -> None:
-        _log.info("here are %d interfaces", len(self.pm.interfaces))
+        self.log.info("here are %d interfaces", len(self.pm.interfaces))
 
     async def stop(self) -> None:
-        _log.info("good-bye")
+        self.log.info("good-bye")
 
     async def reload(self) -> None:
-        _log.info("the configuration was read again")
+        self.log.info("the configuration was read again")
 
     async def ready(self) -> None:
-        _log.info("MPTCP is on")
+        self.log.info("MPTCP is on")
 
     async def not_ready(self) -> None:
-        _log.info("MPTCP is off")
+        self.log.info("MPTCP is off")
 
     async def events_lost(self, source: str) -> None:
-        _log.info("events of %s were lost", source)
+        self.log.info("events of %s were lost", source)
 
     async def new_connection(self, connection: Connection) -> None:
-        _log.info("new connection %08x to %s", connection.token, connection.remote_address)
+        self.log.info("new connection %08x to %s", connection.token, connection.remote_address)
 
     async def connection_established(self, connection: Connection) -> None:
-        _log.info("connection %08x established", connection.token)
+        self.log.info("connection %08x established", connection.token)
 
     async def connection_closed(self, connection: Connection) -> None:
-        _log.info("connection %08x closed", connection.token)
+        self.log.info("connection %08x closed", connection.token)
 
     async def connection_released(self, connection: Connection) -> None:
-        _log.info("connection %08x is somebody else's now", connection.token)
+        self.log.info("connection %08x is somebody else's now", connection.token)
 
     async def new_address(self, connection: Connection, address: Address) -> None:
-        _log.info("%08x: the peer has %s, ID %d", connection.token, address.address, address.id)
+        self.log.info("%08x: the peer has %s, ID %d", connection.token, address.address, address.id)
 
     async def address_removed(self, connection: Connection, address: Address) -> None:
-        _log.info("%08x: the peer withdrew ID %d", connection.token, address.id)
+        self.log.info("%08x: the peer withdrew ID %d", connection.token, address.id)
 
     async def new_subflow(self, connection: Connection, subflow: Subflow) -> None:
-        _log.info("%08x: new subflow %s", connection.token, subflow.four_tuple)
+        self.log.info("%08x: new subflow %s", connection.token, subflow.four_tuple)
 
     async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:
-        _log.info("%08x: %s ended, errno %d", connection.token, subflow.four_tuple, subflow.error)
+        self.log.info(
+            "%08x: %s ended, errno %d", connection.token, subflow.four_tuple, subflow.error
+        )
 
     async def subflow_priority(self, connection: Connection, subflow: Subflow) -> None:
-        _log.info("%08x: backup is %s now", connection.token, subflow.backup)
+        self.log.info("%08x: backup is %s now", connection.token, subflow.backup)
 
     async def listener_created(self, listener: Listener) -> None:
-        _log.info("listener on %s port %d", listener.address, listener.port)
+        self.log.info("listener on %s port %d", listener.address, listener.port)
 
     async def listener_closed(self, listener: Listener) -> None:
-        _log.info("no listener on %s port %d", listener.address, listener.port)
+        self.log.info("no listener on %s port %d", listener.address, listener.port)
 
     async def new_interface(self, interface: Interface) -> None:
-        _log.info("interface %s (%s)", interface.name, interface.kind)
+        self.log.info("interface %s (%s)", interface.name, interface.kind)
 
     async def update_interface(self, interface: Interface) -> None:
-        _log.info("interface %s, carrier %s", interface.name, interface.running)
+        self.log.info("interface %s, carrier %s", interface.name, interface.running)
 
     async def delete_interface(self, interface: Interface) -> None:
-        _log.info("interface %s is gone", interface.name)
+        self.log.info("interface %s is gone", interface.name)
 
     async def new_local_address(self, interface: Interface, address: str) -> None:
-        _log.info("%s on %s", address, interface.name)
+        self.log.info("%s on %s", address, interface.name)
 
     async def delete_local_address(self, interface: Interface, address: str) -> None:
-        _log.info("no %s on %s", address, interface.name)
+        self.log.info("no %s on %s", address, interface.name)
 
     async def endpoints_changed(self) -> None:
-        _log.info("there are %d endpoints", len(self.pm.endpoints))
+        self.log.info("there are %d endpoints", len(self.pm.endpoints))

@@ -8,7 +8,7 @@
     port = [443, 8443]        # and of several values one
     uid = ["alice"]
     [rule.settings]           # more settings of the strategy
-    max-paths = 2
+    max-subflows = 2
 
 The first rule that fits decides; the policies that the rules become stand where this plugin does.
 On a reload, rules that are the same go on undisturbed.  A rule that has changed begins anew and
@@ -20,7 +20,6 @@ Source of the form: TOML 1.0, https://toml.io/en/v1.0.0
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-import logging
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,8 +41,6 @@ from mptcpd_dbus.plugin import (
 
 Keys = tuple[str | int, ...]
 """Where something stands in a file: ("rule", 0, "match", "port")."""
-
-_log = logging.getLogger("mptcpd_dbus.plugin.rules")
 
 
 class RulesSettings(PluginSettings):
@@ -73,7 +70,7 @@ class Rules(Plugin):
         except WrongRule as wrong:
             number = next(n for n, rule in enumerate(file.rules) if rule is wrong.rule)
             raise file.wrong(("rule", number, *wrong.key.split(".")), wrong.text) from None
-        _log.info("%d rules of %s are in force", len(file.rules), self.settings.file)
+        self.log.info("rules in force: %d, of %s", len(file.rules), self.settings.file)
 
 
 class RuleFile:
@@ -102,6 +99,8 @@ class RuleFile:
         try:
             return read_trusted(path).decode()
         except FileNotFoundError:
+            if path == RulesSettings().file:
+                return ""  # nobody has named it
             text = f"{self._name} does not exist: write it, or name another in [plugin rules]"
         except ConfigurationError as error:
             text = str(error).replace(str(path), self._name)

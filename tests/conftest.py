@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis  # noqa: F401  # its plugin would import it in the summary: too deep for 3.11.2
 import pytest
 
+from tests import figures
 from tests.lab import users
 from tests.lab.bus import PrivateBus, installed_kinds
 from tests.lab.daemon import Daemon
@@ -113,6 +114,8 @@ def pytest_terminal_summary(
         for report in terminalreporter.getreports(outcome)
         if report.when == "call" and REAL_KERNEL in report.keywords
     ]
+    for line in figures.TOLD:
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"{len(ran)} tests ran against the real kernel")
     terminalreporter.write_line(f"buses to test on: {', '.join(installed_kinds()) or 'none'}")
     if _skipped(config):

@@ -139,7 +139,7 @@ def test_the_page_has_every_view_and_every_command_with_its_parameters() -> None
 def test_the_page_has_every_member_of_the_class() -> None:
     members = {name for name in _members(Plugin) if name.partition("(")[0] not in HANDLERS}
 
-    assert set(_names("## The class")) == members | {"settings", "pm"}
+    assert set(_names("## The class")) == members | {"settings", "pm", "log"}
 
 
 def test_the_page_has_every_member_of_the_mender() -> None:

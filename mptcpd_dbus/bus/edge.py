@@ -25,6 +25,7 @@ from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.policy_protocol import Policies
 
+_TAKEN = f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?"
 _RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts, the last one again and again
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,15 @@ class BusEdge:
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)
 
+    async def check_free(self) -> None:
+        """Raise NotReady if another daemon has the name already."""
+        try:
+            taken = await self._transport.name_has_owner(BUS_NAME)
+        except TimeoutError as error:
+            raise BusError(DISCONNECTED, "the bus does not answer") from error
+        if taken:
+            raise NotReady(_TAKEN)
+
     async def claim(self) -> None:
         """Own the name: whoever sees it sees all objects."""
         self._tree.start()
@@ -77,7 +87,7 @@ class BusEdge:
                 " system.d?"
             ) from error
         if not ours:
-            raise NotReady(f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?")
+            raise NotReady(_TAKEN)
 
     async def keep(self) -> NoReturn:
         """Connect again whenever the bus has gone; raise NotReady if the name is another's then."""

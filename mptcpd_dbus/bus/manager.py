@@ -289,7 +289,9 @@ def manager_interface(
                 args("a{sv} options"),
                 (),
                 methods.reload,
-                "Read the configuration and the plugins again. There are no options yet.",
+                "Read the configuration again and follow it; a plugin whose settings are the same"
+                " goes on as it was loaded (Plugin.Reload loads its file). There are no options"
+                " yet.",
                 MANAGE_PLUGINS,
             ),
             Method(

@@ -289,9 +289,7 @@ class Peers:
         self._watchers.setdefault(name, []).append(gone)
         try:
             await self._match("AddMatch", name)
-            (is_there,) = await self._transport.call(
-                DBUS, DBUS_PATH, DBUS, "NameHasOwner", "s", name
-            )
+            is_there = await self._transport.name_has_owner(name)
         except BaseException:
             await self.unwatch(name, gone)
             raise

@@ -131,6 +131,11 @@ class Transport:
         (answer,) = await self.call(DBUS, DBUS_PATH, DBUS, "RequestName", "su", name, _DO_NOT_QUEUE)
         return answer in (_PRIMARY_OWNER, _ALREADY_OWNER)
 
+    async def name_has_owner(self, name: str) -> bool:
+        """Whether somebody owns *name* now."""
+        (answer,) = await self.call(DBUS, DBUS_PATH, DBUS, "NameHasOwner", "s", name)
+        return bool(answer)
+
     # What we send
 
     def next_serial(self) -> int:

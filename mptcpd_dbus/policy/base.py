@@ -5,9 +5,11 @@ Within API version 1 handlers, fields and parameters are only added.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import Any, ClassVar, Literal, Protocol
+from types import UnionType
+from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -52,11 +54,21 @@ class PluginSettings(BaseModel):
     def _split_lists(cls, given: dict[str, Any]) -> dict[str, Any]:
         found = dict(given)
         for name, field in cls.model_fields.items():
-            kind = getattr(field.annotation, "__origin__", field.annotation)
             for key in (name, field.alias or name):
-                if kind in (tuple, list, set, frozenset) and isinstance(found.get(key), str):
-                    found[key] = [word.strip() for word in found[key].split(",") if word.strip()]
+                text = found.get(key)
+                if isinstance(text, str) and _is_list(field.annotation):
+                    if not text:
+                        del found[key]  # as if it were not there
+                    else:
+                        found[key] = [word.strip() for word in text.split(",")]
+                        if "" in found[key]:
+                            raise ValueError(f"{key}: a word is missing beside a comma")
         return found
+
+
+def _is_list(kind: Any) -> bool:
+    kinds = (kind, *get_args(kind)) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return any((get_origin(k) or k) in (tuple, list, set, frozenset) for k in kinds)
 
 
 class Timer(Protocol):
@@ -68,6 +80,8 @@ class Timer(Protocol):
 
 class Service(Protocol):
     """What the daemon does for one plugin beyond `pm`."""
+
+    name: str
 
     @property
     def connections(self) -> Connections:
@@ -81,6 +95,17 @@ class Service(Protocol):
         connection: Connection | None,
     ) -> Timer:
         """Call *function* in the queue of *connection*, or of host events, later."""
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """Puts the name of the policy before what it says."""
+
+    def __init__(self, logger: logging.Logger, name: str) -> None:
+        super().__init__(logger)
+        self._prefix = f"plugin {name}: ".replace("%", "%%")
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[str, Any]:
+        return f"{self._prefix}{msg}", kwargs
 
 
 class Plugin:
@@ -115,6 +140,8 @@ class Plugin:
     def __init__(self, pm: PathManager, settings: PluginSettings, service: Service) -> None:
         self.pm = pm
         self.settings = settings
+        self.log = _Log(logging.getLogger(f"mptcpd_dbus.plugin.{service.name}"), service.name)
+        """A logger that says which policy speaks."""
         self._service = service
 
     @property
@@ -148,7 +175,7 @@ class Plugin:
         """Forget the connection; its subflows went without a word of their own."""
 
     async def connection_released(self, connection: Connection) -> None:
-        """Forget the connection; it lives on under another policy."""
+        """Forget the connection; it lives on under another policy, or under none."""
 
     async def new_address(self, connection: Connection, address: Address) -> None:
         """The peer announced an address (ADD_ADDR)."""
@@ -177,7 +204,7 @@ class Plugin:
         """A network interface is there: at the start each of them, later a new one."""
 
     async def update_interface(self, interface: Interface) -> None:
-        """A network interface changed: its name, its kind, or `up` or `running`."""
+        """A network interface changed: name, kind, `up`, `running` or `default_routes`."""
 
     async def delete_interface(self, interface: Interface) -> None:
         """A network interface is gone."""
@@ -192,7 +219,7 @@ class Plugin:
         """The in-kernel path manager's endpoints changed, whoever did it; found within a minute."""
 
     async def events_lost(self, source: str) -> None:
-        """Some events did not come (*source*: "mptcp_pm", "rtnetlink"); `pm` shows what is so."""
+        """Some events did not come (*source*: "mptcp_pm", "rtnetlink", "queue"); look at `pm`."""
 
     async def ready(self) -> None:
         """MPTCP is on (net.mptcp.enabled): at the start, and when it was switched on again."""

@@ -88,7 +88,7 @@ class Catalogue:
             priority, policy.match, policy.settings = read_section(policy.kind, section.values)
         except PluginProblem as problem:
             policy.state, policy.problem = PolicyState.FAILED, str(problem)
-            _log.error("plugin %s is not loaded: %s", name, problem)
+            _log.error("plugin %s in %s is not loaded: %s", name, self.source, problem)
         except WrongKey as wrong:
             raise ConfigurationError(f"{section.where(wrong.key)}: {wrong}") from None
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from mptcpd_dbus.core import connections, events, network, readings
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.policy import snapshots
+from mptcpd_dbus.policy.hosted import Hosted
 from mptcpd_dbus.policy.mailbox import HOST
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.owners import Owners
@@ -110,6 +111,7 @@ class Dispatch:
             events.NewLocalAddress: self._network_event,
             events.DeleteLocalAddress: self._network_event,
             readings.RoutedAddressesRead: self._network_event,
+            readings.DefaultRoutesRead: self._network_event,
             readings.AddressTraitsRead: self._network_event,
             readings.LocalAddressesRead: self._path_manager_read,
             readings.EndpointsRead: self._endpoints_read,
@@ -128,9 +130,15 @@ class Dispatch:
             policy.post(HOST, handler, *arguments)
 
     def tell_network(
-        self, told: Iterable[events.NetworkEvent], gone: network.Interface | None = None
+        self,
+        told: Iterable[events.NetworkEvent],
+        gone: network.Interface | None = None,
+        only: Hosted | None = None,
     ) -> None:
-        """Queue what is left of network events after the filter; *gone* has just been deleted."""
+        """Queue what is left of network events after the filter, for all or for *only* one.
+
+        *gone* is the interface that has just been deleted.
+        """
         for event in told:
             index = event.index if hasattr(event, "index") else event.interface_index
             living = self._state.network.interfaces.get(index, gone)
@@ -138,7 +146,8 @@ class Dispatch:
                 picture = snapshots.interface(living, self._network.shown(living) or {})
                 address = getattr(event, "address", None)
                 more = () if address is None else (address,)
-                self.tell_all(HANDLER_OF[type(event)], picture, *more)
+                for policy in self._owners.running if only is None else (only,):
+                    policy.post(HOST, HANDLER_OF[type(event)], picture, *more)
 
     def _connection_event(self, event: events.ConnectionEvent, change: Change) -> None:
         connection = change.connection
@@ -160,7 +169,10 @@ class Dispatch:
 
     def _network_event(
         self,
-        what: events.NetworkEvent | readings.RoutedAddressesRead | readings.AddressTraitsRead,
+        what: events.NetworkEvent
+        | readings.RoutedAddressesRead
+        | readings.DefaultRoutesRead
+        | readings.AddressTraitsRead,
         change: Change,
     ) -> None:
         gone = change.subject if isinstance(change.subject, network.Interface) else None

@@ -192,6 +192,19 @@ class PathManager:
         """Whether MPTCP is on (net.mptcp.enabled)."""
         return self._state.settings.enabled
 
+    def statistics(self, connection: Connection) -> dict[str, int]:
+        """Read the counters of *connection* (struct mptcp_info); {} when it is gone."""
+        living = self._state.connections.get(connection.token)
+        known = living is not None and living.number == connection.number
+        return (self._commands.statistics(living) if living and known else None) or {}
+
+    def subflow_statistics(self, subflow: Subflow) -> dict[str, int]:
+        """Read the counters of *subflow* (struct tcp_info): rtt, bytes; {} when it is gone."""
+        try:
+            return self._commands.subflow_statistics(self._subflow(subflow)) or {}
+        except NoSuchSubflow:
+            return {}
+
     # Commands on a connection under the userspace path manager.
 
     async def create_subflow(

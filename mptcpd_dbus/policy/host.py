@@ -17,7 +17,6 @@ from mptcpd_dbus.core.errors import InvalidArgument, NotReady
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
-from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.catalogue import Catalogue, Source
 from mptcpd_dbus.policy.dispatch import Dispatch
 from mptcpd_dbus.policy.door import PathManager, Rule, WrongRule
@@ -84,7 +83,7 @@ class PolicyHost:
         if not self._all:
             source = self._catalogue.source
             _log.info("there is no plugin in %s: nobody decides for connections", source)
-        self._network.existing()  # each policy is told of them when it begins
+        self._network.take(None)  # each policy is told of what there is when it begins
         starting = self._spawn(self._begin_all())
         await asyncio.wait((starting,), timeout=START_SECONDS)
         if starting.done():
@@ -245,13 +244,13 @@ class PolicyHost:
             policy.begin(pm, engine.state, self._watch, self._failed, self._behind)
         except BaseException as error:  # noqa: BLE001 # its constructor is a plugin's code, too
             policy.problem, well = one_line(error), False
+            _log.error("plugin %s: %s", policy.name, policy.problem, exc_info=error)
         else:
             well = await policy.run("start")
         policy.paused = False
         if not well:
             policy.state = PolicyState.FAILED
             policy.problem = f"it did not start: {policy.problem.removeprefix('start: ')}"
-            _log.error("plugin %s: %s", policy.name, policy.problem)
             self._let_go(policy)
             self._line_up()
             return
@@ -259,14 +258,7 @@ class PolicyHost:
         self._line_up()
         if engine.state.settings.enabled:
             policy.post(HOST, "ready")
-        for living in engine.state.network.interfaces.values():
-            shown = self._network.shown(living)
-            if shown is not None:
-                picture = snapshots.interface(living, shown)
-                policy.post(HOST, "new_interface", picture)
-                if "existing" in self._catalogue.settings.notify_flags:
-                    for address in shown:
-                        policy.post(HOST, "new_local_address", picture, address)
+        self._dispatch.tell_network(self._network.existing(), only=policy)
         _log.info("plugin %s runs", policy.name)
 
     async def _end(self, policy: Hosted, state: PolicyState, *, pass_on: bool = True) -> None:

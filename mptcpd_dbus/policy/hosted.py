@@ -109,6 +109,7 @@ class _Service:
     """What a plugin has beside `pm`."""
 
     def __init__(self, hosted: Hosted, state: State) -> None:
+        self.name = hosted.name
         self._hosted = hosted
         self._state = state
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -11,8 +10,6 @@ from mptcpd_dbus.policy.backoff import Backoff
 from mptcpd_dbus.policy.base import Plugin, PluginSettings, Service
 from mptcpd_dbus.policy.door import PathManager
 from mptcpd_dbus.policy.snapshots import Address, Connection, Interface, Subflow
-
-_log = logging.getLogger("mptcpd_dbus.plugin")
 
 
 class InterfaceSettings(PluginSettings):
@@ -57,7 +54,7 @@ class Mender(Plugin):
                 connection, remote, port, local_address=local, interface=interface, backup=backup
             )
         except MptcpdError as error:
-            _log.info("connection %08x: %s", connection.token, error)
+            self.log.info("connection %08x: %s", connection.token, error)
             self._failed(connection, local, remote, port)
 
     def may_join(

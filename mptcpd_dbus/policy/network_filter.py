@@ -19,7 +19,7 @@ from mptcpd_dbus.core.events import (
     UpdateInterface,
 )
 from mptcpd_dbus.core.network import AddressTrait, Interface, Network
-from mptcpd_dbus.core.readings import AddressTraitsRead, RoutedAddressesRead
+from mptcpd_dbus.core.readings import AddressTraitsRead, DefaultRoutesRead, RoutedAddressesRead
 
 EXISTING, CHECK_ROUTE = "existing", "check_route"
 SCOPES = {
@@ -55,11 +55,15 @@ class NetworkFilter:
         return self.take(None)
 
     def existing(self) -> list[NetworkEvent]:
-        """Give what policies are told at the start; of addresses only with the flag for it."""
-        found = self.take(None)
-        if EXISTING in self._flags:
-            return found
-        return [event for event in found if not isinstance(event, NewLocalAddress)]
+        """Give what a policy is told when it begins; of addresses only with the flag for it."""
+        found: list[NetworkEvent] = []
+        for index, told in self._told.items():
+            found.append(NewInterface(*told.facts[0]))
+            interface = self._network.interfaces[index]
+            for address in told.addresses if EXISTING in self._flags else ():
+                length, traits = interface.addresses[address], interface.traits[address]
+                found.append(NewLocalAddress(index, address, length, traits))
+        return found
 
     def shown(self, interface: Interface) -> dict[str, int] | None:
         """Give the addresses shown with their prefix lengths; None for an interface that is not."""
@@ -72,7 +76,8 @@ class NetworkFilter:
         }
 
     def take(
-        self, what: NetworkEvent | RoutedAddressesRead | AddressTraitsRead | None
+        self,
+        what: NetworkEvent | RoutedAddressesRead | AddressTraitsRead | DefaultRoutesRead | None,
     ) -> list[NetworkEvent]:
         """Give what policies are told after *what* has changed the network; None: anything may."""
         match what:
@@ -84,7 +89,7 @@ class NetworkFilter:
                 return self._compare_addresses(interface, told, (what.address,))
             case NewInterface() | UpdateInterface() | DeleteInterface():
                 return self._compare(what.index)
-            case RoutedAddressesRead() | None:
+            case RoutedAddressesRead() | DefaultRoutesRead() | None:
                 indices = dict.fromkeys([*self._told, *self._network.interfaces])
                 return [event for index in indices for event in self._compare(index)]
 
@@ -121,12 +126,13 @@ class NetworkFilter:
             gone = [DeleteLocalAddress(index, address) for address in told.addresses]
             return [*gone, DeleteInterface(index)]
         now = (index, interface.name, interface.kind, interface.up, interface.running)
+        facts = (now, dict(interface.default_routes))
         found: list[NetworkEvent] = []
         if told is None:
-            told = self._told[index] = _Told(now)
+            told = self._told[index] = _Told(facts)
             found.append(NewInterface(*now))
-        elif told.facts != now:
-            told.facts = now
+        elif told.facts != facts:
+            told.facts = facts
             found.append(UpdateInterface(*now))
         addresses = [*told.addresses, *interface.addresses]
         return found + self._compare_addresses(interface, told, addresses)
@@ -147,7 +153,8 @@ class NetworkFilter:
         return found
 
 
-_Facts = tuple[int, str, str, bool, bool]  # the fields of NewInterface
+# The fields of NewInterface, and the default routes.
+_Facts = tuple[tuple[int, str, str, bool, bool], dict[int, int]]
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ class Subflow:
     `backup` was asked by the peer, `backup_requested` by us.  `interface` names the device it is
     bound to, else the one that owns its local address ("" where there is none); `interface_index`
     is not 0 only where it is bound.  `error` (an errno) and `reset_reason` (RFC 8684, section 3.6)
-    say why a closed one ended; a join that failed is told by them alone.
+    say why a closed one ended; it was never `established` where a join failed.
     """
 
     token: int
@@ -54,6 +54,7 @@ class Subflow:
     initial: bool
     error: int = 0
     reset_reason: int | None = None
+    established: bool = True
 
     @property
     def four_tuple(self) -> FourTuple:
@@ -241,6 +242,7 @@ def closed_subflow(
         bool(living and living.initial),
         event.error,
         event.reset_reason,
+        established=living is not None,
     )
 
 

@@ -34,7 +34,8 @@ class Source:
             return load(name, self._directory.read(name), self._watch)
         except PluginProblem as problem:
             # Everybody may read it on the bus.
-            raise PluginProblem(str(problem).replace(f"{self._path}/", "")) from problem
+            text = str(problem).replace(f"{self._path}/", "").replace(f" in {self._path}", "")
+            raise PluginProblem(text) from problem
 
     def close(self) -> None:
         """Let go of the directory."""

@@ -5,9 +5,11 @@ Each is a function of the `World`; write one of your own for what is not here.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+from dataclasses import replace
 
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.types import FourTuple
+from mptcpd_dbus.testing.fake_kernel import JOINED, Answer
 from mptcpd_dbus.testing.play import TOKEN, Happening, World
 
 
@@ -92,6 +94,27 @@ def connect(
 def close(token: int = TOKEN) -> Happening:
     """An application closes its connection."""
     return lambda world: world.kernel.close(token)
+
+
+def joined(local: str, remote: str, *, remote_id: int = 1, token: int = TOKEN) -> Happening:
+    """The peer makes a subflow."""
+
+    def happen(world: World) -> None:
+        own = world.kernel.open[token].row.four_tuple
+        four_tuple = FourTuple(local, own.local_port, remote, next(world.ports))
+        row = replace(JOINED, token=token, four_tuple=four_tuple, remote_id=remote_id)
+        world.kernel.answer(row, Answer.ACCEPTED)
+
+    return happen
+
+
+def answers(answer: Answer, port: int = 443) -> Happening:
+    """From now on the peer answers joins to that port so."""
+
+    def happen(world: World) -> None:
+        world.kernel.answers[port] = answer
+
+    return happen
 
 
 def announced(address_id: int, text: str, *, port: int = 443, token: int = TOKEN) -> Happening:

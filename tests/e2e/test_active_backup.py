@@ -7,12 +7,13 @@ disabled: the kernel heals by sending again over the standby what was lost, afte
 
 import time
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import mean
 
 import pytest
 
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import PORT, Stage
+from tests.figures import tell
 from tests.lab.app import Pair, converse
 from tests.lab.carrier import Carrier
 from tests.lab.hosts import SERVER, address
@@ -23,8 +24,8 @@ from tests.lab.wait import eventually
 RATE = 20_000_000
 QUEUE = "400ms"  # a fresh path overruns a short one, which stalls bulk with or without any cut
 LIMIT = 0.15
-ROUNDS = 3
-HAND_OVER = 0.1  # seconds; what begins to stall later is not the cut's doing
+ROUNDS = 2
+HAND_OVER = 0.1  # seconds; bulk that begins to stall later does so without any cut, too
 PLUGIN = "/org/mptcpd1/plugin/active_backup"
 PLUGIN_INTERFACE = "org.mptcpd1.Plugin"
 CONFIGURATION = """
@@ -86,7 +87,8 @@ class Scene:
         """Cut link1; give the longest stall since its carrier was lost."""
         lost = await self.carrier.change(self.stage.lab.cut, 1, up=False)
         await self.pass_time(seconds, lost)
-        return await self.running.stall(lost, lost + HAND_OVER)
+        bulk = self.running.kind in ("bulk up", "bulk down")
+        return await self.running.stall(lost, lost + HAND_OVER if bulk else None)
 
     async def restore(self) -> None:
         """Have link1 again."""
@@ -162,7 +164,7 @@ async def test_traffic_goes_on_over_the_standby_when_the_cable_is_cut(
     with Carrier(it.lab, 1) as carrier:
         for kind, cuts in kinds.items():
             seen = await _outage(it, carrier, kind, family, cuts)
-            print(f"\n{seen.told(f'{kind} IPv{family}, peer under the {peer} path manager')}")
+            tell(seen.told(f"{kind} IPv{family}, peer under the {peer} path manager"))
             assert all(stall.own < LIMIT for stall in seen.stalls)
             assert seen.without[0].own > max(stall.own for stall in seen.stalls)
 
@@ -177,15 +179,13 @@ async def test_bulk_that_fills_the_link_stalls_less_than_without_the_plugin(
 
     with Carrier(it.lab, 1) as carrier:
         for kind in kinds:
-            stalls: list[float] = []
-            without: list[float] = []
-            # One timer that runs out, on either side, is as long as all that is measured here.
-            while len(stalls) < ROUNDS and (not stalls or median(stalls) >= median(without)):
-                seen = await _outage(it, carrier, kind, family, 1)
-                print(f"\n{seen.told(f'{kind} IPv{family}, peer under the {peer} path manager')}")
-                stalls.append(seen.stalls[0].own)
-                without.append(seen.without[0].own)
-            assert median(stalls) < median(without)
+            rounds = [await _outage(it, carrier, kind, family, 1) for _ in range(ROUNDS)]
+            for seen in rounds:
+                tell(seen.told(f"{kind} IPv{family}, peer under the {peer} path manager"))
+            stalls = mean(seen.stalls[0].own for seen in rounds)
+            without = mean(seen.without[0].own for seen in rounds)
+            assert stalls < 0.75 * without
+            assert kind == "bulk up" or stalls < LIMIT
 
 
 async def test_a_cut_that_raises_no_carrier_event_is_left_to_the_kernel(stage: MakeStage) -> None:
@@ -211,7 +211,7 @@ async def test_a_cut_that_raises_no_carrier_event_is_left_to_the_kernel(stage: M
         await scene.pass_time(0.5, time.monotonic())
         heard = await scene.cut(0.5)  # the control: this one is heard of
 
-    print(f"\npush IPv4: stalled {silent} when nothing was heard, {heard} with a carrier event")
+    tell(f"push IPv4: stalled {silent} when nothing was heard, {heard} with a carrier event")
     assert len(it.sockets()) == 1
     assert carried[2] > 10_000
     assert silent.own > heard.own

@@ -12,6 +12,7 @@ from mptcpd_dbus.core.events import ConnectionEstablished, NewSubflow, SubflowCl
 from tests.e2e.conftest import MakeStage
 from tests.e2e.observer import Observer
 from tests.e2e.stage import PORT, Stage
+from tests.figures import tell
 from tests.lab.carrier import Carrier
 from tests.lab.hosts import SERVER, address
 from tests.lab.plugin_files import PluginFiles
@@ -107,8 +108,8 @@ async def test_a_pending_join_delays_no_other_connection_and_no_lost_link(
     closed = observer.of(SubflowClosed)
     given_up = [t - lost for t, e in closed if e.four_tuple[0] == address("client", 3)]
     typical, longest = latencies[OTHERS // 2], latencies[-1]
-    print(f"\njoined after {typical * 1000:.1f} ms, {longest * 1000:.1f} at most", end="")
-    print(f"; gave the link up after {given_up[0] * 1000:.1f}")
+    joined = f"joined after {typical * 1000:.1f} ms, {longest * 1000:.1f} at most"
+    tell(f"{OTHERS} connections beside a busy handler: {joined}; link {given_up[0] * 1000:.1f} ms")
     assert latencies[-1] < LIMIT
     assert given_up[0] < LIMIT
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from tests.bench.latency import POLICY, joining, latencies, told
 from tests.e2e.conftest import MakeStage
-from tests.e2e.stage import Stage
+from tests.figures import tell
 from tests.lab.plugin_files import PluginFiles
 
 LIMIT = 0.001
@@ -15,7 +15,12 @@ ROUNDS = 3
 async def test_a_lone_connection_is_acted_upon_within_a_millisecond(stage: MakeStage) -> None:
     it = await stage("--plugin-dir", str(joining().path))
 
-    assert await _best(it) < LIMIT
+    rounds: list[list[float]] = []
+    # A machine has other things to do, too: the best of some rounds counts.
+    while len(rounds) < ROUNDS and not (rounds and median(rounds[-1]) < LIMIT):
+        rounds.append(await latencies(it, 10, 1))
+        tell(f"event to command, one connection a second: {told(rounds[-1])}")
+    assert median(rounds[-1]) < LIMIT
 
 
 async def test_a_policy_that_dawdles_shows(stage: MakeStage) -> None:
@@ -29,11 +34,4 @@ async def test_a_policy_that_dawdles_shows(stage: MakeStage) -> None:
     )
     it = await stage("--plugin-dir", str(files.path))
 
-    assert await _best(it) > 2 * LIMIT
-
-
-async def _best(it: Stage) -> float:
-    """Give the best median of some rounds: a machine has other things to do, too."""
-    rounds = [await latencies(it, 20, 20) for _ in range(ROUNDS)]
-    print("".join(f"\n{told(found)}" for found in rounds))
-    return min(map(median, rounds))
+    assert median(await latencies(it, 10, 10)) > 2 * LIMIT

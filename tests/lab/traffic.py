@@ -83,7 +83,8 @@ class Traffic:
         app, talk = self._receiver
         begun, ended = await app.call("silence", talk=talk, since=since, until=until)
         kept = [await app.call("kept", since=begun, until=ended) for app in self._apps]
-        return Stall(begun, ended - begun, min(sum(kept), ended - begun))
+        # Both may have been kept at the same time: no more is excused than the longer one.
+        return Stall(begun, ended - begun, max(kept))
 
 
 class Meter:

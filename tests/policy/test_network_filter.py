@@ -225,6 +225,7 @@ def test_existing_addresses_are_told_at_the_start_only_with_the_flag(flags: str)
     for what in (LINK1, FIRST):
         host.state.apply(what)
 
+    assert host.filter.take(None) == [LINK1, FIRST]
     assert host.filter.existing() == ([LINK1, FIRST] if flags else [LINK1])
     assert host.play(FIRST) == []
     assert host.play(DeleteLocalAddress(2, "10.0.1.1")) == [DeleteLocalAddress(2, "10.0.1.1")]
