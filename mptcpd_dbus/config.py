@@ -89,7 +89,10 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], Befor
 
 
 class Settings(BaseModel):
-    """Checked settings; `arguments` are those of the command line, to read all of it again."""
+    """Checked settings; `arguments` are those of the command line, to read all of it again.
+
+    `places` has the "FILE:LINE" of what a file says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +112,13 @@ class Settings(BaseModel):
     allow: Patterns = ()
     deny: Patterns = ()
     plugins: Mapping[str, Section] = {}
+    places: Mapping[str, str] = {}
     arguments: tuple[str, ...] = ()
+
+    def where(self, name: str) -> str:
+        """Say where a setting stands, and what it is called there."""
+        key = name.replace("_", "-")
+        return f"{self.places[name]}: {key}" if name in self.places else f"--{key}"
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -122,19 +131,21 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     config = given.pop("config", None)
     entries = read(config or FILE, required=config is not None)
     values: dict[str, Any] = {}
-    plugin_dir_stands = "--plugin-dir"
+    places: dict[str, str] = {}
     for _, key, text, where in (entry for entry in entries if entry.section in KEYS):
         name = key.replace("-", "_")
         try:
             values[name] = _judge(name, text)
         except ValueError as error:
             raise ConfigurationError(f"{where}: {key}={quoted(text)}: {error}") from None
-        if name == "plugin_dir" and name not in given:
-            plugin_dir_stands = f"{where}: {key}"
+        places[name] = where
     plugins = plugin_sections(entries)
-    settings = Settings(**values | given, plugins=plugins, arguments=tuple(arguments))
+    places = {name: where for name, where in places.items() if name not in given}
+    settings = Settings(
+        **values | given, plugins=plugins, places=places, arguments=tuple(arguments)
+    )
     if settings.plugin_dir:
-        _check_language(settings.plugin_dir, plugin_dir_stands)
+        _check_language(settings.plugin_dir, settings.where("plugin_dir"))
     return settings
 
 

@@ -55,24 +55,26 @@ class Catalogue:
         for name in names:
             if name not in there:
                 raise ConfigurationError(
-                    f"load-plugins: there is no plugin {name!r} in {source}; there are"
-                    f" {', '.join(there) or 'none'}"
+                    f"{settings.where('load_plugins')}: there is no {name}.py in {source}; there"
+                    f" are {', '.join(there) or 'none'}"
                 )
         if settings.path_manager and settings.path_manager not in names:
             raise ConfigurationError(
-                f"path-manager: there is no plugin {settings.path_manager!r} among those to load:"
-                f" {', '.join(names) or 'none'}"
+                f"{settings.where('path_manager')}: there is no plugin {settings.path_manager!r}"
+                f" among those to load: {', '.join(names) or 'none'}"
             )
         for name in settings.plugins.keys() - set(there):
-            where = settings.plugins[name].where("")
-            raise ConfigurationError(f"{where}: [plugin {name}]: there is no such plugin")
+            where = next(iter(settings.plugins[name].places.values()), "the configuration")
+            raise ConfigurationError(
+                f"{where}: [plugin {name}]: there is no {name}.py in {source}; there are"
+                f" {', '.join(there) or 'none'}"
+            )
         derived = {policy.name for policy in running.values() if policy.parent}
         found = {}
         for place, name in enumerate(names):
             if name in derived:
                 raise ConfigurationError(
-                    f"load-plugins: {name!r} in {source} is the name of a policy from rules, too:"
-                    " rename one"
+                    f"{name!r} in {source} is the name of a policy from rules, too: rename one"
                 )
             found[name] = Hosted(name, (0, place, 0))
             self.load(found[name])

@@ -56,7 +56,7 @@ class PolicyHost:
             engine.state.network, settings.notify_flags, settings.allow, settings.deny
         )
         self._owners = Owners(engine)
-        self._reports = Reports(engine)
+        self._reports = Reports(engine, self._is_named)
         self._dispatch = Dispatch(engine.state, self._owners, self._network, self._settings_read)
         self._all: dict[str, Hosted] = {}
         self._changing = asyncio.Lock()
@@ -363,6 +363,10 @@ class PolicyHost:
             for policy in self._owners.running:
                 self._reports.publish(policy)
         self._was = settings
+
+    def _is_named(self, name: str) -> bool:
+        settings = self._catalogue.settings
+        return name == settings.path_manager or name in (settings.load_plugins or ())
 
     def _line_up(self) -> None:
         self._owners.line_up(self._all.values(), self._catalogue.settings.path_manager)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import logging
+from collections.abc import Callable
 
 from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.core.readings import PolicyRead
@@ -16,10 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Counts what goes wrong, and names it; what to do about it is the host's business."""
+    """Counts what goes wrong, and names it; what to do about it is the host's business.
 
-    def __init__(self, engine: Engine) -> None:
+    *named* tells the plugins that the configuration asks for by name.
+    """
+
+    def __init__(self, engine: Engine, named: Callable[[str], bool]) -> None:
         self._engine = engine
+        self._named = named
 
     def failed(self, policy: Hosted, failure: Failure) -> None:
         """Tell of a handler that failed; what the kernel or a peer refused is no problem."""
@@ -56,7 +61,9 @@ class Reports:
         kind = policy.kind
         mismatch = self._mismatch(policy)
         if mismatch and mismatch != policy.mismatch:
-            _log.warning("plugin %s: %s", policy.name, mismatch)
+            # Who loads all that there are does not expect each to have work.
+            level = logging.WARNING if self._named(policy.name) else logging.INFO
+            _log.log(level, "plugin %s: %s", policy.name, mismatch)
         policy.mismatch = mismatch
         description = printable(str(kind.__doc__ or "")) if kind is not Plugin else ""
         self._engine.take(

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from mptcpd_dbus.config import PLUGIN_DIR, Settings
+from mptcpd_dbus.core.errors import ConfigurationError
 from mptcpd_dbus.policy.base import Plugin
 from mptcpd_dbus.policy.files import PluginDirectory, PluginProblem
 from mptcpd_dbus.policy.loader import load
@@ -46,4 +47,7 @@ class Source:
 def open_source(settings: Settings, watch: Watch) -> Source:
     """Open the directory of *settings*; raise ConfigurationError if it cannot be trusted."""
     path = settings.plugin_dir or Path(PLUGIN_DIR)
-    return Source(path, watch, wanted=settings.plugin_dir is not None)
+    try:
+        return Source(path, watch, wanted=settings.plugin_dir is not None)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{settings.where('plugin_dir')}: {error}") from None

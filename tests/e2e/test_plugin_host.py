@@ -161,7 +161,7 @@ async def test_with_nothing_but_broken_plugins_it_runs_without_policy(stage: Mak
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--load-plugins", "one,missing"], "load-plugins: there is no plugin 'missing'"),
+        (["--load-plugins", "one,missing"], "--load-plugins: there is no missing.py in "),
         # mptcpd takes the first plugin instead, and says nothing.
         (["--path-manager", "missing"], "path-manager: there is no plugin 'missing' among those"),
         (

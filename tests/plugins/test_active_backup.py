@@ -1,6 +1,8 @@
 """What active_backup commands, and when; the kernel is in memory, time is played."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import asyncio
+
 import pytest
 
 from mptcpd_dbus.core.readings import DefaultRoutesRead
@@ -156,6 +158,21 @@ def test_when_the_best_is_back_it_takes_over_with_a_fresh_id(
 
 def test_when_a_standby_goes_only_that_is_given_up() -> None:
     assert play(PLUGIN, *THREE, cut("wlan0")).commands == [*STANDBYS, "remove id 1"]
+
+
+def test_a_lost_link_is_given_up_at_once_while_a_join_hangs() -> None:
+    async def cut_meanwhile(world: World) -> None:
+        WWAN(world)
+        await asyncio.sleep(1)
+        cut("eth0")(world)
+
+    played = play(PLUGIN, ETH, WLAN, connect(), answers(Answer.SILENT), cut_meanwhile)
+
+    given_up, timed_out = (
+        next(at for at, line in enumerate(played.commands) if line.startswith(words))
+        for words in ("remove id 0", "destroy 10.0.3.1")
+    )
+    assert given_up < timed_out
 
 
 def test_the_last_link_is_kept_until_there_is_another() -> None:

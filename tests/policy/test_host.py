@@ -94,10 +94,10 @@ async def test_one_policy_gets_the_connection_and_all_hear_of_the_network(
     [
         (
             {"load_plugins": ("a", "c")},
-            "load-plugins: there is no plugin 'c' in /plugins; there are a",
+            "--load-plugins: there is no c.py in /plugins; there are a",
         ),
         ({"path_manager": "c"}, "path-manager: there is no plugin 'c' among those to load: a"),
-        ({"plugins": {"c": Section("c")}}, "[plugin c]: there is no such plugin"),
+        ({"plugins": {"c": Section("c")}}, "[plugin c]: there is no c.py in /plugins; there are a"),
         (
             {"plugins": {"a": Section("a", {"paths": "1"}, {"paths": "/x.conf:7"})}},
             "/x.conf:7: paths: unknown key; known: none",
@@ -569,7 +569,7 @@ async def test_connections_pass_on_in_order_and_come_not_back_by_themselves() ->
 @pytest.mark.parametrize(("failures", "state"), [("FFFFF", FAILED), ("FFFFGF", RUNNING)])
 @in_played_time
 async def test_five_failures_in_a_row_pass_its_connections_on(
-    failures: str, state: PolicyState
+    failures: str, state: PolicyState, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = Heard()
     sequence = iter(failures)
@@ -593,6 +593,9 @@ async def test_five_failures_in_a_row_pass_its_connections_on(
     assert it.policy("a").state is state
     assert it.policy("a").errors == 5
     assert "new_address: ValueError: as asked" in it.policy("a").problem
+    named = f"plugin a, new_address of connection {TOKEN:08x}: ValueError: as asked"
+    traces = [bool(r.exc_info) for r in caplog.records if r.getMessage().startswith(named)]
+    assert traces == [True, False, False, False, False]  # once in full
     assert it.owner(TOKEN) == ("b" if state is FAILED else "a")
     if state is FAILED:
         assert it.policy("a").problem.startswith("5 handlers failed in a row, the last: ")
@@ -752,9 +755,9 @@ async def test_a_policy_of_a_rule_that_got_the_daemon_killed_can_be_enabled_agai
 
 
 @in_played_time
-async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connection_passes_on() -> (
-    None
-):
+async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connection_passes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     heard = Heard()
     it = await HostedWorld(
         {"eats": recorder(heard, "eats", new_address=_forever), "good": recorder(heard, "good")}
@@ -768,6 +771,11 @@ async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connecti
             await asyncio.sleep(0)  # the good one keeps up
     assert it.owner(1) == "good"
     assert f"{QUEUE} events waited" in it.policy("eats").problem
+    (said,) = caplog.messages
+    assert said == (
+        f"plugin eats: {QUEUE} events waited for one handler and were dropped;"
+        " it does not decide for that connection any more"
+    )
     assert it.policy("eats").state is RUNNING
     assert it.owner(2) == "eats"
     await it.rest()
@@ -778,7 +786,9 @@ async def test_a_plugin_that_eats_events_holds_a_bounded_number_and_its_connecti
 
 
 @in_played_time
-async def test_host_events_that_nobody_takes_are_dropped_and_said_to_be_lost() -> None:
+async def test_host_events_that_nobody_takes_are_dropped_and_said_to_be_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     heard = Heard()
     gate = asyncio.Event()
     it = await HostedWorld(
@@ -796,6 +806,8 @@ async def test_host_events_that_nobody_takes_are_dropped_and_said_to_be_lost() -
 
     assert heard.by("eats", "events_lost") == [("events_lost", "queue")]
     assert f"{QUEUE} events waited" in it.policy("eats").problem
+    said = f"plugin eats: {QUEUE} events waited for one handler and were dropped"
+    assert set(caplog.messages) == {said}
     assert heard.handlers("good").count("listener_created") == 100_000
     assert "events_lost" not in heard.handlers("good")
     assert it.policy("eats").errors == 100_000 // QUEUE
