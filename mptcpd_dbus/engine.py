@@ -69,10 +69,12 @@ class Engine:
 
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
         """Take a batch in, in order, then settle."""
+        known = self.state.connections
         for what in batch:
-            self.step(what)
-            if isinstance(what, events.NewConnection):
+            # One that is known was found by a dump, and may be older than this.
+            if isinstance(what, events.NewConnection) and what.token not in known:
                 self.pm.newborn.add(what.token)
+            self.step(what)
         self.settle()
 
     def take(self, what: events.Event | readings.Reading) -> None:

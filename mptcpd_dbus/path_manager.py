@@ -161,6 +161,9 @@ class PathManager:
         are any that the connection has never used.
         """
         await self._pace.keep()
+        await self._remove(connection, address_id)
+
+    async def _remove(self, connection: Connection, address_id: int) -> None:
         self._refresh(connection)
         self._ids.withdraw(connection, address_id)
         # Forgotten first, so that no join that fails meanwhile announces it again.
@@ -184,8 +187,15 @@ class PathManager:
         if entry is not None:
             self._announced.silence(connection, entry)
 
-    async def abandon(self, connection: Connection, address_id: int) -> None:
+    async def abandon(
+        self,
+        connection: Connection,
+        address_id: int,
+        still: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Give up a local address whose path is dead: leave no subflow and no join from it.
+
+        Nothing is done unless that is *still* wanted when its turn comes.
 
         The order matters: a peer that is told stops sending into the dead path within
         milliseconds, one that is not retransmits for half a second.  What is gone already is well.
@@ -193,10 +203,13 @@ class PathManager:
         it by a new one until the kernel's net.mptcp.close_timeout is over.
         """
         refused: KernelRefused | None = None
+        await self._pace.keep()
+        if not still():
+            return
         try:
             # Told a second time while subflows are closing, the peer would join the address anew.
             if not self._ids.is_withdrawn(connection, address_id):
-                await self.remove_address(connection, address_id)
+                await self._remove(connection, address_id)
         except NoSuchAddress:
             pass
         except KernelRefused as error:
@@ -205,14 +218,17 @@ class PathManager:
         for subflow in [s for s in connection.subflows.values() if s.local_id == address_id]:
             with suppress(NoSuchSubflow):
                 await self._destroy(subflow)
+        await self._end_joins_from(connection, address_id)
+        if refused is not None:
+            raise refused
+
+    async def _end_joins_from(self, connection: Connection, address_id: int) -> None:
         for key, join in list(self._joins.known(connection.token)):
             for row in self._kernel.pending_joins(*key):
                 if row.local_id == address_id:
                     await self._end_pending(connection, row.four_tuple, mapped=row.mapped)
                     if join is not None and join.may_be(row.four_tuple.local_port):
                         join.hear(events.SubflowClosed(key.token, row.four_tuple, error=GIVEN_UP))
-        if refused is not None:
-            raise refused
 
     async def destroy_subflow(self, subflow: Subflow, *, announce: bool = False) -> None:
         """Close *subflow*; with *announce*, give up its address with all subflows from it."""

@@ -39,6 +39,9 @@ from mptcpd_dbus.plugin import (
     read_trusted,
 )
 
+LARGEST = 64 << 10  # bytes of a file
+LONGEST = 64  # lines of a statement in which places are looked for
+
 Keys = tuple[str | int, ...]
 """Where something stands in a file: ("rule", 0, "match", "port")."""
 
@@ -97,7 +100,10 @@ class RuleFile:
 
     def _read(self, path: Path) -> str:
         try:
-            return read_trusted(path).decode()
+            found = read_trusted(path)
+            if len(found) <= LARGEST:
+                return found.decode()
+            text = f"{self._name} has more than {LARGEST} bytes: shorten it"
         except FileNotFoundError:
             if path == RulesSettings().file:
                 return ""  # nobody has named it
@@ -174,6 +180,8 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
     for number, line in enumerate(text.split("\n"), 1):
         begins = begins if statement else number
         statement += f"{line}\n"
+        if number - begins > LONGEST:
+            return  # the rest is told by what stands above it
         try:
             said = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mptcpd_dbus.__main__ import EX_CONFIG
 from mptcpd_dbus.bus.names import BUS_NAME
+from mptcpd_dbus.config import EX_USAGE
 from tests.contract import REPOSITORY
 
 UNIT = REPOSITORY / "systemd/mptcpd-dbus.service"
@@ -109,6 +111,22 @@ def test_bus_and_systemd_name_the_same_unit() -> None:
     assert activation["Name"] == service["BusName"] == BUS_NAME == ACTIVATION.stem
     assert activation["SystemdService"] == _section(UNIT, "Install")["Alias"]
     assert activation["Exec"] == "/bin/false"
+
+
+def test_the_unit_comes_back_from_everything_but_a_wrong_configuration() -> None:
+    """After a crash, a hang, or a bus that is not there yet; and what it noted is still there."""
+    service = _section(UNIT, "Service")
+
+    wanted = {
+        "Restart": "always",
+        "RestartPreventExitStatus": f"{EX_USAGE} {EX_CONFIG}",
+        "WatchdogSec": "30s",
+        "RuntimeDirectory": "mptcpd-dbus",
+        "RuntimeDirectoryPreserve": "yes",
+        "ExecReload": "/bin/kill -HUP $MAINPID",
+    }
+    assert {key: service.get(key) for key in wanted} == wanted
+    assert _section(UNIT, "Unit")["StartLimitIntervalSec"] == "0"
 
 
 def test_the_units_user_is_made_and_owns_the_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument
-from mptcpd_dbus.plugin import Connection, Plugin, PluginSettings
+from mptcpd_dbus.plugin import Connection, Plugin, PluginSettings, Subflow
 from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.testing import (
@@ -232,3 +232,23 @@ def test_settings_are_given_as_the_configuration_would() -> None:
     )
     with pytest.raises(ConfigurationError, match="paths"):
         play(Set, settings={"paths": 4})
+
+
+class Restless(Plugin):
+    """Joins and leaves for ever."""
+
+    async def connection_established(self, connection: Connection) -> None:
+        """Begin."""
+        await self.subflow_closed(connection, connection.subflows[0])
+
+    async def subflow_closed(self, connection: Connection, subflow: Subflow) -> None:
+        """Go on."""
+        del subflow
+        await self.pm.destroy_subflow(
+            await self.pm.create_subflow(connection, local_address="10.0.2.1")
+        )
+
+
+def test_a_policy_that_never_rests_ends_the_play() -> None:
+    with pytest.raises(TimeoutError, match="the policy does not come to rest within 600 s"):
+        play(Restless, link("wwan0", "10.0.2.1"), connect())

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from mptcpd_dbus.core.addresses import read_address
@@ -286,7 +287,20 @@ class PathManager:
             if place:
                 await asyncio.sleep(_DIGESTION)
             with suppress(KernelRefused, NoSuchConnection):  # it is gone already
-                await self.abandon(connection, address_id)
+                await self._commands.abandon(
+                    _connection(self._state, connection),
+                    address_id,
+                    partial(self._is_lost, connection, address_id),
+                )
+
+    def _is_lost(self, connection: Connection, address_id: int) -> bool:
+        """Whether a local address still has no link, and another subflow has one."""
+        now = self.now(connection)
+        if now is None or not any(self.has_link(s.local_address) for s in now.subflows):
+            return False
+        used = {s.local_address for s in now.subflows if s.local_id == address_id}
+        used |= {known.address for known in now.local_addresses if known.id == address_id}
+        return not any(map(self.has_link, used))
 
     async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
         """Ask the peer to use *subflow* only when no other is left (MP_PRIO), or like all."""

@@ -8,12 +8,13 @@ what each hears.  It knows no bus.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
-from mptcpd_dbus.core.errors import InvalidArgument, NotReady
+from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection, NotReady
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
@@ -88,7 +89,7 @@ class PolicyHost:
         await asyncio.wait((starting,), timeout=START_SECONDS)
         if starting.done():
             starting.result()
-        self._owners.open()
+        await self._owners.open()
 
     async def _begin_all(self) -> None:
         async with self._changing:
@@ -98,7 +99,7 @@ class PolicyHost:
         self._reports.publish(policy)
         await self._begin(policy)
         self._reports.publish(policy)
-        self._owners.claim()
+        await self._owners.claim()
 
     async def stop(self) -> None:
         """Stop all in reverse order."""
@@ -126,49 +127,21 @@ class PolicyHost:
 
     async def enable(self, name: str) -> None:
         """Load the file anew and start it: it gets connections to come, and those of nobody."""
-        async with self._changing:
-            policy = self._find(name)
-            if policy.running:
-                return
-            self._watch.forgive(name)
-            if policy.rule is None:
-                self._catalogue.load(policy)
-            else:
-                policy.state = PolicyState.LOADED
-            await self._begin(policy)
-            self._reports.publish(policy)
-            self._owners.claim()
-        if not policy.running:
-            raise NotReady(f"plugin {name} does not start: {policy.problem}")
+        await self._wholly(self._enable(name))
 
     async def disable(self, name: str) -> None:
         """Stop a plugin; its connections pass to the next in line."""
-        async with self._changing:
-            policy = self._find(name)
-            policy.problem = ""
-            await self._end(policy, PolicyState.DISABLED)
+        await self._wholly(self._disable(name))
 
     async def reload(self, name: str) -> None:
         """Load the file anew; the plugin keeps its connections.  A bad file changes nothing."""
-        async with self._changing:
-            policy = self._find(name)
-            self._watch.forgive(name)
-            fresh = Hosted(name, policy.rank, policy.parent)
-            try:
-                if policy.rule is None:
-                    self._catalogue.load(fresh)
-                else:
-                    self._catalogue.apply(policy.rule, fresh)
-            except WrongRule as wrong:
-                raise NotReady(f"plugin {name} stays as it was: {wrong}") from None
-            if fresh.state is PolicyState.FAILED:
-                raise NotReady(f"plugin {name} stays as it was: {fresh.problem}")
-            await self._replace(policy, fresh)
-            if policy.state is PolicyState.FAILED:
-                raise NotReady(f"plugin {name}: {policy.problem}")
+        await self._wholly(self._reload(name))
 
     async def set_owner(self, connection: Connection, name: str) -> None:
         """Have the policy *name*, or nobody if it is "", decide for *connection* from now on."""
+        state = self._engine.state
+        if state.connections.get(connection.token) is not connection:
+            raise NoSuchConnection(f"connection {connection.token:08x} has closed")
         if not name:
             self._owners.move(connection, None)
             return
@@ -176,10 +149,11 @@ class PolicyHost:
         if policy is None:
             running = ", ".join(p.name for p in self._owners.running if p.kind.claims) or "none"
             raise InvalidArgument(f"name: no policy {name[:64]!r} decides here; known: {running}")
-        if not policy.steers(connection.path_manager):
+        path_manager = connection.path_manager or state.settings.path_manager
+        if not policy.steers(path_manager):
             raise InvalidArgument(
                 f"name: {name} steers the {policy.kind.steers} path manager, connection"
-                f" {connection.token:08x} is under the {connection.path_manager} one"
+                f" {connection.token:08x} is under the {path_manager} one"
             )
         if connection.owner != name:
             self._owners.move(connection, policy)
@@ -190,11 +164,68 @@ class PolicyHost:
 
     async def follow(self, settings: Settings) -> None:
         """Go by *settings* from now on; wrong ones change nothing."""
+        await self._wholly(self._go_by(settings))
+
+    # What a plugin may ask.
+
+    async def derive(self, parent: str, rules: Sequence[Rule]) -> None:
+        """Have the policies of *rules* run, and no others of *parent*'s."""
+        await self._wholly(self._derive(self._find(parent), rules))
+
+    # How it is done.
+
+    async def _wholly(self, change: Coroutine[Any, Any, None]) -> None:
+        """Make a change to its end, also when whoever asked for it leaves."""
+        await asyncio.shield(self._spawn(change))
+
+    async def _enable(self, name: str) -> None:
         async with self._changing:
-            before, after = (
-                self._catalogue,
-                Catalogue(settings, self._sources(settings), self._watch),
-            )
+            policy = self._find(name)
+            if policy.running:
+                return
+            self._watch.forgive(name)
+            fresh = self._load_anew(policy)
+            policy.state, policy.problem = fresh.state, fresh.problem
+            policy.adopt(fresh)
+            await self._begin(policy)
+            self._reports.publish(policy)
+            await self._owners.claim()
+        if not policy.running:
+            raise NotReady(f"plugin {name} does not start: {policy.problem}")
+
+    async def _disable(self, name: str) -> None:
+        async with self._changing:
+            policy = self._find(name)
+            policy.problem = ""
+            await self._end(policy, PolicyState.DISABLED)
+
+    async def _reload(self, name: str) -> None:
+        async with self._changing:
+            policy = self._find(name)
+            self._watch.forgive(name)
+            fresh = self._load_anew(policy)
+            if fresh.state is PolicyState.FAILED:
+                raise NotReady(f"plugin {name} stays as it was: {fresh.problem}")
+            await self._replace(policy, fresh)
+            if policy.state is PolicyState.FAILED:
+                raise NotReady(f"plugin {name}: {policy.problem}")
+
+    def _load_anew(self, policy: Hosted) -> Hosted:
+        """Load the file of a policy, which stays as it is meanwhile."""
+        fresh = Hosted(policy.name, policy.rank, policy.parent)
+        if policy.rule is None:
+            self._catalogue.load(fresh)
+            return fresh
+        try:
+            self._catalogue.apply(policy.rule, fresh)
+        except WrongRule as wrong:
+            raise NotReady(f"plugin {policy.name} stays as it was: {wrong}") from None
+        return fresh
+
+    async def _go_by(self, settings: Settings) -> None:
+        async with self._changing:
+            before = self._catalogue
+            after = Catalogue(settings, self._sources(settings), self._watch)
             try:
                 fresh = after.load_all(self._all)
             except BaseException:
@@ -211,22 +242,20 @@ class PolicyHost:
             for name, policy in fresh.items():
                 await self._follow(self._all.get(name), policy, changed=changed)
             self._line_up()
-            self._owners.claim()
+            await self._owners.claim()
 
-    # What a plugin may ask.
-
-    async def derive(self, parent: str, rules: Sequence[Rule]) -> None:
-        """Have the policies of *rules* run, and no others of *parent*'s."""
-        fresh = self._catalogue.derive(self._find(parent), rules, self._all)
-        for name, policy in fresh.items():
-            await self._follow(self._all.get(name), policy)
-        self._line_up()
-        for old in [p for p in self._all.values() if p.parent == parent]:
-            if old.name not in fresh:
-                await self._remove(old)
-        self._owners.claim()
-
-    # How it is done.
+    async def _derive(self, above: Hosted, rules: Sequence[Rule]) -> None:
+        # While it begins, whoever has it begin has the lock.
+        beginning = above.paused or not above.running
+        async with nullcontext() if beginning else self._changing:
+            fresh = self._catalogue.derive(above, rules, self._all)
+            for name, policy in fresh.items():
+                await self._follow(self._all.get(name), policy)
+            self._line_up()
+            for old in [p for p in self._all.values() if p.parent == above.name]:
+                if old.name not in fresh:
+                    await self._remove(old)
+            await self._owners.claim()
 
     async def _begin(self, policy: Hosted) -> None:
         if policy.state is PolicyState.FAILED:
@@ -267,7 +296,7 @@ class PolicyHost:
         if was_running:
             policy.mailbox.close()
             if pass_on:
-                self._owners.pass_on(policy)
+                await self._owners.pass_on(policy)
             await policy.run("stop")
             self._let_go(policy)
             _log.info("plugin %s has stopped", policy.name)
@@ -309,8 +338,7 @@ class PolicyHost:
 
         Those that it does not want any more pass on.
         """
-        policy.kind, policy.settings, policy.match = fresh.kind, fresh.settings, fresh.match
-        policy.rank, policy.rule = fresh.rank, fresh.rule
+        policy.adopt(fresh)
         if policy.running:
             policy.paused = True
             policy.mailbox.close()
@@ -321,9 +349,9 @@ class PolicyHost:
         if policy.state is not PolicyState.DISABLED:
             await self._begin(policy)
             if policy.running:
-                self._owners.introduce_again(policy)
+                await self._owners.introduce_again(policy)
             else:
-                self._owners.pass_on(policy)
+                await self._owners.pass_on(policy)
         self._reports.publish(policy)
 
     def _failed(self, policy: Hosted, failure: Failure) -> None:

@@ -56,6 +56,11 @@ class Hosted:
         mine, theirs = ((p.rule, p.match, p.settings.model_dump()) for p in (self, other))
         return mine == theirs
 
+    def adopt(self, fresh: "Hosted") -> None:
+        """Go by what *fresh* was loaded with, when it begins the next time."""
+        self.kind, self.settings, self.match = fresh.kind, fresh.settings, fresh.match
+        self.rank, self.rule = fresh.rank, fresh.rule
+
     def begin(
         self,
         pm: PathManager,

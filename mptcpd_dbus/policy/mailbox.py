@@ -123,6 +123,7 @@ class Mailbox:
 
         def due() -> None:
             queue.timers.discard(timer)
+            timer.handle.cancel()  # it lets go of us: nothing is left for the collector
             self.post(key, handler, function, *arguments)
 
         timer.handle = asyncio.get_running_loop().call_later(seconds, due)

@@ -5,15 +5,23 @@ runs, works with the connection's path manager and whose match fits gets it, and
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
 
 from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.readings import OwnerRead
 from mptcpd_dbus.core.types import ConnectionState
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.cgroups import ControlGroups
 from mptcpd_dbus.policy.hosted import Hosted
+
+_AT_ONCE = 50  # connections
+_RELEASED = "connection_released"
+
+_log = logging.getLogger(__name__)
 
 
 class Owners:
@@ -25,6 +33,7 @@ class Owners:
         self._groups = ControlGroups()
         self._line: list[Hosted] = []
         self._asking = False
+        self._untold: set[int] = set()
         self._guessed: set[int] = set()
         self._running: dict[str, Hosted] = {}
 
@@ -41,7 +50,9 @@ class Owners:
         self._line = sorted(claiming, key=lambda p: default not in (p.name, p.parent or p.name))
 
     def owner(self, connection: Connection) -> Hosted | None:
-        """Give the running policy that decides for *connection*."""
+        """Give the running policy that decides for *connection* and has been told of it."""
+        if connection.number in self._untold:
+            return None
         return self._running.get(connection.owner)
 
     def welcome(self, connection: Connection) -> None:
@@ -53,15 +64,16 @@ class Owners:
     def forget(self, connection: Connection) -> None:
         """Hear that a connection has closed."""
         self._guessed.discard(connection.number)
+        self._untold.discard(connection.number)
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Ask from now on: all policies have had the time to start."""
         self._asking = True
-        self.claim()
+        await self.claim()
 
-    def claim(self) -> None:
+    async def claim(self) -> None:
         """Find owners for the connections that have none."""
-        for connection in list(self._state.connections.values()):
+        async for connection in self._each():
             if self.owner(connection) is None:
                 self.move(connection, self._choose(connection))
 
@@ -76,9 +88,9 @@ class Owners:
             if chosen is not policy:
                 self.move(connection, chosen)
 
-    def pass_on(self, policy: Hosted) -> None:
+    async def pass_on(self, policy: Hosted) -> None:
         """Have the next in line decide for each connection of one that runs no more."""
-        for connection in self.owned_by(policy):
+        async for connection in self._each(policy):
             self.move(connection, self._choose(connection))
 
     def give_up(self, number: int, policy: Hosted) -> None:
@@ -93,8 +105,9 @@ class Owners:
         left = before.mailbox.release(connection.number) if before is not None else []
         self._own(connection, to.name if to else "")
         picture = snapshots.connection(connection)
-        if before is not None and "new_connection" not in left:
-            before.finish(connection.number, "connection_released", picture)
+        # One that has not heard of it yet need not hear that it is gone.
+        if before is not None and ("new_connection" not in left or _RELEASED in left):
+            before.finish(connection.number, _RELEASED, picture)
         if to is not None:
             self.introduce(connection, to)
 
@@ -105,14 +118,25 @@ class Owners:
         if connection.state is not ConnectionState.CREATED:
             policy.post(connection.number, "connection_established", picture)
 
-    def introduce_again(self, policy: Hosted) -> None:
+    async def introduce_again(self, policy: Hosted) -> None:
         """Tell *policy*, which begins anew, of its connections; pass on what it does not want."""
-        for connection in self.owned_by(policy):
+        self._untold.update(connection.number for connection in self.owned_by(policy))
+        async for connection in self._each(policy):
+            self._untold.discard(connection.number)
             if self._wants(policy, connection):
                 self.introduce(connection, policy)
             else:
                 self._own(connection, "")  # it has not heard of this one since it began
                 self.move(connection, self._choose(connection))
+
+    async def _each(self, policy: Hosted | None = None) -> AsyncIterator[Connection]:
+        """Give all connections, or those of *policy*, and let the loop go round now and then."""
+        for place, connection in enumerate(list(self._state.connections.values()), 1):
+            there = self._state.connections.get(connection.token) is connection
+            if there and (policy is None or connection.owner == policy.name):
+                yield connection
+            if not place % _AT_ONCE:
+                await asyncio.sleep(0)
 
     def owned_by(self, policy: Hosted) -> list[Connection]:
         """Give the connections of *policy* in the order of their numbers."""
@@ -139,6 +163,10 @@ class Owners:
         return policy.match.fits(connection, self._groups.path)
 
     def _read_user(self, connection: Connection) -> None:
-        row = self._engine.kernel.connection(connection.token)
+        try:
+            row = self._engine.kernel.connection(connection.token)
+        except (MptcpdError, OSError) as error:
+            _log.warning("the user of connection %08x is not known: %s", connection.token, error)
+            return
         if row is not None:
             self._engine.step(row)

@@ -49,17 +49,18 @@ class Watch:
             self._open(file)
 
     def _open(self, file: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(file, flags, 0o600)
-        except OSError as error:
+            try:
+                os.ftruncate(descriptor, _SIZE)
+                os.posix_fallocate(descriptor, 0, _SIZE)  # a hole could not be written to
+                self._note = mmap.mmap(descriptor, _SIZE)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
             _log.warning("a plugin that gets the daemon killed will not be named: %s", error)
             return
-        try:
-            os.ftruncate(descriptor, _SIZE)
-            self._note = mmap.mmap(descriptor, _SIZE)
-        finally:
-            os.close(descriptor)
         began, length = _HEAD.unpack_from(self._note)
         if began and time.clock_gettime(time.CLOCK_BOOTTIME) - began > KILLED_SECONDS:
             text = bytes(self._note[_HEAD.size : _HEAD.size + length])

@@ -5,6 +5,7 @@ errno and the words of Linux 6.18 (`mptcp_pm` family, <linux/mptcp_pm.h>).
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import asyncio
 import errno
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -28,6 +29,7 @@ from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
 _ESTABLISHED, _SYN_SENT = 1, 2  # enum in <net/tcp_states.h>
 _MAX_ENDPOINTS = _MAX_LIMIT = 8
 _ROWS = 128  # of one datagram of a dump
+_BURST = 1000  # commands at one moment of a play; more take time, lest a policy play for ever
 
 T = TypeVar("T")
 S = TypeVar("S", events.NewSubflow, events.SubflowClosed)
@@ -90,6 +92,8 @@ class FakeKernel:
             scheduler="default",
         )
         self._ephemeral = 40000
+        self._moment = 0.0
+        self._burst = 0
         self._owners: dict[FourTuple, FakeConnection] = {}
         self._handlers: dict[type[commands.Command], Callable[[Any], None]] = {
             commands.AddAddr: self._add_addr,
@@ -186,6 +190,11 @@ class FakeKernel:
 
     async def execute(self, command: commands.Command) -> None:
         """Run *command*; raise KernelRefused."""
+        loop = asyncio.get_running_loop()
+        self._burst = self._burst + 1 if loop.time() == self._moment else 0
+        if self._burst > _BURST:
+            await asyncio.sleep(1)
+        self._moment = loop.time()
         self.executed.append(command)
         self._handlers[type(command)](command)
 

@@ -30,7 +30,7 @@ from mptcpd_dbus.testing.clock import PlayedLoop
 from mptcpd_dbus.testing.fake_kernel import FakeKernel
 
 PATIENCE = 600.0
-"""So many seconds of the played time a handler may wait before a play is given up."""
+"""So many seconds of the played time a policy may be at work before a play is given up."""
 
 TOKEN = 1
 """The token of the first connection."""
@@ -72,7 +72,7 @@ class World:
             if self.host.idle:
                 return
             if loop.time() > until:
-                raise TimeoutError(f"a handler did not end within {PATIENCE:g} s")
+                raise TimeoutError(f"the policy does not come to rest within {PATIENCE:g} s")
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,8 @@
-"""Which ID a local address has or gets; the kernel's rules were measured on 6.18."""
+"""Which ID a local address has or gets; the kernel's rules were measured on 6.18.
+
+An address with another port gets another ID, unlike in mptcpd, whose ID manager leaves ports out:
+for the kernel it is another entry, and a command that names it with the first one's ID is refused.
+"""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import pytest

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -82,7 +82,31 @@ def star(family: int, links: Iterable[int] = LINKS) -> set[tuple[str, str]]:
     return {(address("client", link, family), SERVER[family]) for link in links}
 
 
-async def carriers(stage: Stage, pair: Pair) -> list[tuple[str, int]]:
+def new_link(stage: Stage, link: int) -> None:
+    """Join the hosts by one more link, with all that the others have."""
+    name, lab = f"link{link}", stage.lab
+    peer = ["peer", "name", name, "index", 20 + link, "netns", lab.namespaces["server"]]
+    lab.ip("client", "link", "add", name, "index", 10 + link, "type", "veth", *peer)
+    for host in reversed(HOSTS):  # the client's end has a carrier when its routes come
+        lab.batch(
+            host,
+            [
+                f"link set {name} up",
+                f"address add {address(host, link)}/24 dev {name}",
+                f"address add {address(host, link, 6)}/64 dev {name} nodad",
+            ],
+        )
+    ways = {family: address("server", link, family) for family in SERVER}
+    lab.batch(
+        "client",
+        [
+            f"route add {SERVER[f]} via {way} dev {name} metric {100 * link}"
+            for f, way in ways.items()
+        ],
+    )
+
+
+async def carriers(stage: Stage, pair: Pair, links: Sequence[int] = LINKS) -> list[tuple[str, int]]:
     """Let each subflow alone carry data to the server; give its local address and the link."""
     objects = await stage.viewer.managed_objects()
     connection = await stage.path(pair.token or 0)
@@ -95,11 +119,11 @@ async def carriers(stage: Stage, pair: Pair) -> list[tuple[str, int]]:
     for alone, local in subflows.items():
         for path in sorted(subflows, key=alone.__ne__):  # at no time are all of them backup
             await stage.command(path, SUBFLOW, "SetBackup", "ba{sv}", path != alone, {})
-        before = {link: stage.lab.counters("client", link)[1] for link in LINKS}
+        before = {link: stage.lab.counters("client", link)[1] for link in links}
         await stage.client.call("send", talk=pair.client, count=PORTION)
         await stage.server.call("recv", talk=pair.server, count=PORTION)
-        sent = {link: stage.lab.counters("client", link)[1] - before[link] for link in LINKS}
-        busiest = max(LINKS, key=sent.__getitem__)
+        sent = {link: stage.lab.counters("client", link)[1] - before[link] for link in links}
+        busiest = max(links, key=sent.__getitem__)
         assert sent[busiest] > PORTION > 10 * (sum(sent.values()) - sent[busiest]), sent
         found.append((local, busiest))
     return sorted(found)

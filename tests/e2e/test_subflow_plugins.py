@@ -160,6 +160,26 @@ async def test_fullmesh_adds_what_the_server_announces(stage: MakeStage, family:
     links = LINKS if family == 4 else [2]
     announced = {(address("client", i, family), address("server", 2, family)) for i in links}
     await exactly(it, pair, star(family) | announced)
+    over = [(address("client", i, family), i) for i in (*LINKS, *links)]
+    assert await carriers(it, pair) == sorted(over)
+
+
+@both_families
+async def test_ndiffports_makes_no_more_when_the_server_announces(
+    stage: MakeStage, family: int
+) -> None:
+    it = await stage_with(stage, "ndiffports")
+    _announces(it, family, 2, 3)
+    listener = await it.listener("::" if family == 6 else "0.0.0.0")  # noqa: S104 # so joins are heard
+
+    pair = await connect(it, listener, SERVER[family])
+
+    await it.heard("NewAddress", lambda body: address("server", 2, family) in body, within=5)
+    await it.heard("NewAddress", lambda body: address("server", 3, family) in body, within=5)
+    later = await connect(it, listener, SERVER[family])
+    for each in (later, pair):
+        await exactly(it, each, 2 * [*star(family, [1])])
+    assert await carriers(it, pair) == 2 * [(address("client", 1, family), 1)]
 
 
 @both_families

@@ -9,9 +9,11 @@ from tests.e2e.observer import Observer
 from tests.e2e.stage import SUBFLOW
 from tests.e2e.subflows import (
     both_families,
+    carriers,
     connect,
     every_plugin,
     exactly,
+    new_link,
     stage_with,
     star,
     that_use_all_links,
@@ -52,12 +54,30 @@ async def test_a_link_that_comes_is_used_and_one_that_goes_is_given_up(
 
     it.lab.restore(3)
     await exactly(it, pair, star(family))
+    assert await carriers(it, pair) == [(address("client", i, family), i) for i in LINKS]
     it.lab.cut(1)  # that of the first subflow
     await exactly(it, pair, star(family, [2, 3]))
     it.lab.restore(1)
     await exactly(it, pair, star(family))
     it.lab.cut(2)
     await exactly(it, pair, star(family, [1, 3]))
+
+
+@both_families
+@that_use_all_links
+async def test_a_device_that_is_new_is_used(stage: MakeStage, name: str, family: int) -> None:
+    it = await stage_with(stage, name)
+    welcome(it)
+    listener = await it.listener(SERVER[family])
+    pair = await connect(it, listener, SERVER[family])
+    await exactly(it, pair, star(family))
+
+    new_link(it, 4)
+
+    links = (*LINKS, 4)
+    await exactly(it, pair, star(family, links))
+    over = await carriers(it, pair, links)
+    assert over == [(address("client", i, family), i) for i in links]
 
 
 @that_use_all_links

@@ -1,6 +1,8 @@
 """addr_adv on a kernel in memory: the order of its commands, and what takes long in earnest."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+from dataclasses import replace
+
 import pytest
 
 from mptcpd_dbus.core import commands, events
@@ -72,6 +74,33 @@ def test_a_thousand_things_at_once_are_one_comparison() -> None:
     added = _said(played, "endpoint add")
     assert len(played.endpoints) == 8
     assert len(added) <= 8 + 2, "the ninth was refused, and once more after endpoints changed"
+
+
+async def _deleted_untold(world: World) -> None:
+    """Let somebody else delete all endpoints, and what tells of it be lost on the way."""
+    await world.kernel.execute(commands.FlushAddrs())
+    world.engine.state.apply(world.kernel.endpoints())
+
+
+def _off_and_on(world: World) -> None:
+    settings = world.kernel.settings()
+    for enabled in (False, True):
+        world.engine.take(replace(settings, enabled=enabled))
+
+
+@pytest.mark.parametrize(
+    ("happenings", "there"),
+    [
+        ((), []),  # the control: it has heard of nothing
+        ((lambda world: world.engine.take(events.EventsLost("mptcp_pm")),), ["10.0.1.1"]),
+        ((_off_and_on,), ["10.0.1.1"]),
+    ],
+    ids=["nothing", "events_lost", "ready"],
+)
+def test_it_looks_again_when_events_were_lost_and_when_mptcp_is_on_again(
+    happenings: tuple[Happening, ...], there: list[str]
+) -> None:
+    assert _addresses(play(ADDR_ADV, WIFI, _deleted_untold, *happenings)) == there
 
 
 def test_link_local_addresses_get_none() -> None:

@@ -5,7 +5,9 @@ On the kernel in memory, in played time.  Behaviour that mptcpd has too is that 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import errno
 import logging
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from mptcpd_dbus.config_file import Section
 from mptcpd_dbus.core import events
-from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument, NotReady
+from mptcpd_dbus.core.errors import ConfigurationError, InvalidArgument, NoSuchConnection, NotReady
 from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.readings import (
@@ -622,6 +624,7 @@ async def test_a_reload_keeps_connections_and_introduces_them_to_the_new_one_onl
     again = asyncio.Event()
     it.plugins["a"] = recorder(heard, "new", start=lambda _: again.wait())
     reloading = asyncio.ensure_future(it.host.reload("a"))
+    await asyncio.sleep(0.1)
     for turn in (gate, again):
         heard.clear()
         base = 10 if turn is gate else 20
@@ -839,3 +842,75 @@ async def test_ten_thousand_connections_leave_no_queue_behind() -> None:
     assert it.host._owners._guessed == set()  # noqa: SLF001 # likewise
     assert heard.handlers("a").count("connection_closed") == 10_000
     assert "timer" not in heard.handlers("a")
+
+
+@in_played_time
+async def test_a_connection_that_has_closed_gets_no_owner() -> None:
+    """Its token may be another's by now."""
+    heard = Heard()
+    it = await HostedWorld({n: recorder(heard, n) for n in ("a", "b")}).start()
+    dead = it.connect()
+    it.kernel.close(TOKEN)
+    it.connect()
+    await it.rest()
+    heard.clear()
+
+    with pytest.raises(NoSuchConnection):
+        await it.host.set_owner(dead, "b")
+
+    assert (it.owner(TOKEN), heard) == ("a", [])
+
+
+@in_played_time
+async def test_owners_that_change_in_a_row_all_know_that_they_are_none() -> None:
+    heard = Heard()
+    it = await HostedWorld({n: recorder(heard, n) for n in ("a", "b")}).start()
+    connection = it.connect()
+    await it.rest()
+
+    for name in ("b", "a", "b"):
+        await it.host.set_owner(connection, name)
+    await it.rest()
+
+    assert heard.handlers("a", TOKEN)[-1] == "connection_released"
+    assert it.owner(TOKEN) == "b"
+
+
+@in_played_time
+async def test_a_change_is_made_to_its_end_though_nobody_waits_for_it() -> None:
+    """As when the bus goes while it answers a call."""
+    heard = Heard()
+    gate = asyncio.Event()
+    it = await HostedWorld({"a": recorder(heard, "a", stop=lambda _: gate.wait())}).start()
+    asked = asyncio.ensure_future(it.host.reload("a"))
+    await asyncio.sleep(1)
+    asked.cancel()
+    await asyncio.sleep(1)
+    gate.set()
+    await it.rest()
+    it.connect()
+    await it.rest()
+
+    assert heard.handlers("a", TOKEN) == ["new_connection", "connection_established"]
+
+
+@in_played_time
+async def test_a_user_that_cannot_be_read_costs_no_other_event() -> None:
+    heard = Heard()
+    match = Match(uid=(1000,))
+    it = await HostedWorld({"a": recorder(heard, "a", match=match)}).start()
+    row = it.kernel.connection
+
+    def refused(_: int) -> None:
+        it.kernel.connection = row  # type: ignore[method-assign] # only once
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    it.kernel.on_event = lambda _: None
+    for token in (1, 2):
+        it.kernel.connect(token, _tuple(token))
+    it.kernel.connection = refused  # type: ignore[assignment,method-assign] # a fault
+    it.engine.batch([events.NewConnection(token, _tuple(token)) for token in (1, 2)])
+    await it.rest()
+
+    assert set(it.state.connections) == {1, 2}
+    assert it.owner(2) == "a"

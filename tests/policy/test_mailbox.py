@@ -5,6 +5,8 @@ Time is played: thirty seconds take none.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -369,3 +371,24 @@ async def test_ten_thousand_keys_leave_nothing() -> None:
 
     assert box.kept == 0
     assert len(box.notes) == 40_000
+
+
+@in_played_time
+async def test_a_timer_that_has_fired_holds_nothing_any_more() -> None:
+    """Not even in a cycle: the collector comes rarely."""
+
+    class Thing:
+        """Something that can be watched."""
+
+    box, thing = Box(), Thing()
+    gone = weakref.ref(thing)
+    box.after(1, ONE, "note", box.note, (thing,))
+    del thing
+    gc.disable()
+    try:
+        await asyncio.sleep(2)
+        box.notes.clear()
+        await box.rest()
+        assert gone() is None
+    finally:
+        gc.enable()

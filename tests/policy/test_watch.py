@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -135,3 +137,24 @@ async def test_what_a_handler_waits_for_reaches_it() -> None:
 
     await Run(Watch(), "it", "handler", handler, ("argument",))
     assert told == ["argument", "result", "end"]
+
+
+@pytest.mark.parametrize("odd", ["fifo", "full"])
+def test_a_note_that_cannot_be_kept_is_said_and_no_more(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    note = tmp_path / "note"
+    if odd == "fifo":
+        os.mkfifo(note)
+    else:
+
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+
+    watch = Watch(note)
+
+    assert "will not be named" in caplog.text
+    watch.enter("it", "start")
+    watch.leave()
