@@ -136,8 +136,11 @@ async def _outage(stage: Stage, carrier: Carrier, kind: Kind, family: int, cuts:
     scene.note("cut without plugin")
     await running.stop()
     await scene.restore()
+    # What is left in queues would count for the next connection.
     for app, number in ((stage.client, pair.client), (stage.server, pair.server)):
-        await app.call("close", number=number)
+        await app.call("abort", talk=number)
+    flows = ("-Htn", "state", "connected", "exclude", "time-wait")
+    await eventually(lambda: not stage.lab.ss("client", *flows))
     await stage.server.call("close", number=listener)
     await stage.viewer.call(PLUGIN, PLUGIN_INTERFACE, "Enable", "a{sv}", {})
     return scene.seen

@@ -209,7 +209,7 @@ async def test_a_wrong_file_names_file_line_and_key_and_leaves_the_old_rules_in_
     it.daemon.reload()
 
     await _will_be(it, await _connect(it, alice, listeners, 8080), ALL)
-    await eventually(lambda: "2 rules of" in it.daemon.log.read_text().partition(words)[2])
+    await eventually(lambda: "rules in force: 2" in it.daemon.log.read_text().partition(words)[2])
     new = await _connect(it, alice, listeners, 443)
     await _will_be(it, new, ("rules_web", [FIRST, LINK3]))
     assert await problem() == ""
