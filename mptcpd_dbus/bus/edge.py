@@ -11,10 +11,9 @@ import logging
 from itertools import chain, repeat
 from typing import NoReturn
 
+from mptcpd_dbus.bus.authority import Authority
 from mptcpd_dbus.bus.contract import contract
-from mptcpd_dbus.bus.dispatch import Authorise
 from mptcpd_dbus.bus.error_names import ACCESS_DENIED, DISCONNECTED, BusError
-from mptcpd_dbus.bus.interface import Call, Method
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
@@ -57,7 +56,8 @@ class BusEdge:
         state = self._engine.state
         self._transport = transport
         self._peers = Peers(transport)
-        self._tree = ObjectTree(transport, self._peers, _by(Polkit(transport, self._peers)))
+        authority = Authority(Polkit(transport, self._peers))
+        self._tree = ObjectTree(transport, self._peers, authority.check)
         interfaces = contract(state, self._engine.pm, self._policies, self._features, self.counters)
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
@@ -128,11 +128,3 @@ class BusEdge:
             "signals_dropped": self._transport.signals_dropped,
             "calls_refused": self._peers.refused,
         }
-
-
-def _by(polkit: Polkit) -> Authorise:
-    async def authorise(call: Call, _: object, method: Method, details: dict[str, str]) -> None:
-        if method.action is not None:
-            await polkit.check(call, method.action, details)
-
-    return authorise
