@@ -136,9 +136,7 @@ async def test_what_cannot_be_loaded_is_named_and_the_healthy_one_works(stage: M
         found = await _plugin(play.viewer, name)
         assert (found["State"], words in found["Problem"]) == ("failed", True), found
         assert str(files.path) not in found["Problem"]  # everybody reads it
-        assert any(
-            f"plugin {name} in " in line and words in line for line in log.split("\n")
-        )
+        assert any(f"plugin {name} in " in line and words in line for line in log.split("\n"))
     assert (await _plugin(play.viewer, "good"))["Problem"] == ""
     assert await play.daemon.stop() == 0
 
