@@ -207,7 +207,8 @@ async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
         dropped = seen["signals_dropped"]
         siege.tell(connections=CHURN, unread=unread, **kept, dropped=dropped)
 
-        assert unread > 10_000  # its socket was full, and the rest waited in the bus
+        # Far more than its socket holds: the rest waited in the bus, unless that lost patience.
+        assert kept["kept"] > 1 << 20 or kept["end"] == "cut off by the bus"
         assert seen["connections_seen"] == CHURN + 1
 
 
