@@ -80,6 +80,10 @@ class Engine:
     def take(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, and settle at the end of this turn of the loop."""
         self.step(what)
+        self.settle_soon()
+
+    def settle_soon(self) -> None:
+        """Settle at the end of this turn of the loop."""
         if not self._settling:
             self._settling = True
             asyncio.get_running_loop().call_soon(self.settle)

@@ -7,10 +7,13 @@ It writes them anew; `tests/bus/test_contract.py` fails when they are not what t
 # SPDX-License-Identifier: BSD-3-Clause
 
 from pathlib import Path
+from typing import cast
 
 from mptcpd_dbus.bus.contract import contract
 from mptcpd_dbus.bus.interface import Interface
 from mptcpd_dbus.bus.introspection import interface_xml
+from mptcpd_dbus.bus.policy import POLICY
+from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.path_manager import PathManager
 from mptcpd_dbus.testing import FakeKernel
@@ -21,15 +24,22 @@ DIRECTORY = REPOSITORY / "dbus"
 
 
 def interfaces() -> list[Interface]:
-    """Give all interfaces; no kernel is behind them."""
+    """Give the interfaces that the daemon serves; nothing is behind them."""
     state = State()
     pm = PathManager(state, FakeKernel(), lambda _: None, lambda _: None)
-    return list(contract(state, pm, FakePolicies(), (), dict).values())
+    nobody = cast("Programs", None)
+    served = contract(state, pm, FakePolicies(), nobody, features=(), counters=dict)
+    return list(served.values())
+
+
+def documented() -> list[Interface]:
+    """Give all interfaces, also the one that clients serve."""
+    return [*interfaces(), POLICY]
 
 
 def golden_files() -> dict[Path, str]:
     """Give each file and what it must hold."""
-    return {DIRECTORY / f"{its.name}.xml": interface_xml(its) for its in interfaces()}
+    return {DIRECTORY / f"{its.name}.xml": interface_xml(its) for its in documented()}
 
 
 if __name__ == "__main__":

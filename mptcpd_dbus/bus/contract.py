@@ -10,6 +10,7 @@ from mptcpd_dbus.bus.interface import Interface
 from mptcpd_dbus.bus.manager import manager_interface
 from mptcpd_dbus.bus.network_interface import NETWORK_INTERFACE
 from mptcpd_dbus.bus.plugin import plugin_interface
+from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.subflow import subflow_interface
 from mptcpd_dbus.core import connections, endpoints, network
 from mptcpd_dbus.core.policies import Policy
@@ -22,17 +23,21 @@ def contract(
     state: State,
     pm: PathManager,
     policies: Policies,
+    programs: Programs,
+    *,
     features: tuple[str, ...],
     counters: Callable[[], dict[str, int]],
 ) -> dict[type, Interface]:
-    """Give the interface of each kind of thing; commands go to *pm* and to *policies*."""
+    """Give the interface of each kind of thing; commands go to the others."""
 
     def interface_name(index: int) -> str:
         interface = state.network.interfaces.get(index)
         return interface.name if interface else ""
 
     return {
-        State: manager_interface(state, pm, policies, features, counters),
+        State: manager_interface(
+            state, pm, policies, programs, features=features, counters=counters
+        ),
         connections.Connection: connection_interface(pm, policies),
         connections.Subflow: subflow_interface(pm),
         connections.Address: ADDRESS,

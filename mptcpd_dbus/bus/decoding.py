@@ -138,7 +138,7 @@ def read_signature(body: bytes, at: int) -> tuple[str, int]:
     return value, stop + 1
 
 
-_OPTION_TYPES = ("b", "y", "q", "i", "u", "t", "s", "o", "as")
+_OPTION_TYPES = ("b", "y", "q", "i", "u", "t", "s", "o", "as", "aq", "au")
 
 
 @cache

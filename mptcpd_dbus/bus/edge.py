@@ -18,6 +18,7 @@ from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.polkit import Polkit
+from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.publisher import Publisher
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core.errors import NotReady
@@ -42,6 +43,7 @@ class BusEdge:
         self._policies = policies
         self._transport: Transport
         self._peers: Peers
+        self._programs: Programs
         self._tree: ObjectTree
 
     async def connect(self) -> None:
@@ -56,9 +58,21 @@ class BusEdge:
         state = self._engine.state
         self._transport = transport
         self._peers = Peers(transport)
-        authority = Authority(Polkit(transport, self._peers))
+        engine = self._engine
+        self._programs = programs = Programs(
+            transport, self._peers, self._policies, state.network.index_of, engine.settle_soon
+        )
+        authority = Authority(Polkit(transport, self._peers), programs)
         self._tree = ObjectTree(transport, self._peers, authority.check)
-        interfaces = contract(state, self._engine.pm, self._policies, self._features, self.counters)
+        self._tree.before_removals = programs.flush
+        interfaces = contract(
+            state,
+            engine.pm,
+            self._policies,
+            programs,
+            features=self._features,
+            counters=self.counters,
+        )
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)
@@ -95,6 +109,7 @@ class BusEdge:
             why = await self._transport.disconnected
             _log.warning("the bus went (%s); path management goes on without it", why)
             self.close()
+            self._programs.stop()
             for pause in chain(_RETRIES, repeat(_RETRIES[-1])):
                 await asyncio.sleep(pause)
                 try:

@@ -23,6 +23,9 @@ ACCESS_DENIED = _STANDARD + "AccessDenied"
 INTERACTIVE_AUTHORIZATION_REQUIRED = _STANDARD + "InteractiveAuthorizationRequired"
 LIMITS_EXCEEDED = _STANDARD + "LimitsExceeded"
 DISCONNECTED = _STANDARD + "Disconnected"
+SERVICE_UNKNOWN = _STANDARD + "ServiceUnknown"
+NAME_HAS_NO_OWNER = _STANDARD + "NameHasNoOwner"
+NO_REPLY = _STANDARD + "NoReply"
 
 ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.InvalidArgument: INVALID_ARGS,
@@ -32,6 +35,7 @@ ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.NoSuchEndpoint: ERROR_PREFIX + "NoSuchEndpoint",
     errors.NotManageable: ERROR_PREFIX + "NotManageable",
     errors.NotReady: ERROR_PREFIX + "NotReady",
+    errors.AlreadyRegistered: ERROR_PREFIX + "AlreadyRegistered",
     errors.LimitReached: ERROR_PREFIX + "LimitReached",
     errors.KernelRefused: ERROR_PREFIX + "KernelRefused",
     errors.SubflowFailed: ERROR_PREFIX + "SubflowFailed",

@@ -13,6 +13,7 @@ from mptcpd_dbus.bus.names import (
     INTERFACE_PREFIX,
     MANAGE_ENDPOINTS,
     MANAGE_PLUGINS,
+    REGISTER_POLICY,
     SET_PATH_MANAGER,
 )
 from mptcpd_dbus.bus.options import (
@@ -22,6 +23,7 @@ from mptcpd_dbus.bus.options import (
     read_options,
 )
 from mptcpd_dbus.bus.paths import path_of
+from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Connection
@@ -80,11 +82,17 @@ class _Methods:
     """What the methods do; their target, the state, is the same object all the time."""
 
     def __init__(
-        self, state: State, pm: PathManager, policies: Policies, counters: Counters
+        self,
+        state: State,
+        pm: PathManager,
+        policies: Policies,
+        programs: Programs,
+        counters: Counters,
     ) -> None:
         self._state = state
         self._pm = pm
         self._policies = policies
+        self._programs = programs
         self._counters = counters
 
     async def list_connections(
@@ -135,6 +143,17 @@ class _Methods:
         read_options(NoOptions, given)
         await self._policies.reload_configuration()
 
+    async def register_policy(
+        self, _: State, call: Call, path: str, name: str, given: dict[str, Any]
+    ) -> None:
+        await self._programs.register(call, path, name, given)
+
+    async def unregister_policy(
+        self, _: State, call: Call, name: str, given: dict[str, Any]
+    ) -> None:
+        read_options(NoOptions, given)
+        await self._programs.unregister(call, name)
+
     async def get_statistics(self, _: State, __: Call) -> tuple[dict[str, int]]:
         return (self._counters(),)
 
@@ -143,11 +162,13 @@ def manager_interface(
     state: State,
     pm: PathManager,
     policies: Policies,
+    programs: Programs,
+    *,
     features: tuple[str, ...],
     counters: Counters,
 ) -> Interface:
-    """Declare the interface; it reads *state*, its commands go to *pm* and to *policies*."""
-    methods = _Methods(state, pm, policies, counters)
+    """Declare the interface; it reads *state*, its commands go to the others."""
+    methods = _Methods(state, pm, policies, programs, counters)
     return Interface(
         INTERFACE_PREFIX + "Manager",
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
@@ -293,6 +314,33 @@ def manager_interface(
                 " goes on as it was loaded (Plugin.Reload loads its file). There are no options"
                 " yet.",
                 MANAGE_PLUGINS,
+            ),
+            Method(
+                "RegisterPolicy",
+                args("o path", "s name", "a{sv} options"),
+                (),
+                methods.register_policy,
+                "Decide for connections, as a plugin of the daemon does: from now on the events of"
+                " the host, and of the connections that this policy gets, are calls of the"
+                " interface org.mptcpd1.Policy that the caller exports at 'path'; the first may"
+                " come before this returns. It gets the connections to come and those that nobody"
+                " decides for, by its place among the other policies, and may command them without"
+                " further authorisation. It ends with UnregisterPolicy or when the caller leaves"
+                " the bus: then its connections pass to the next in line. The name has 1 to 64"
+                " letters, digits and underscores. Options: Priority i (-20 to 19, default 0, the"
+                " lowest comes first), Steers s ('kernel', 'userspace' (default) or 'both'),"
+                " Description s, Version s, and which connections it wants (default: all): Port aq"
+                " (the server's), Prefix as (of the remote address), Uid au, Unit as (globs for"
+                " the name of a control group), Side s ('client' or 'server').",
+                REGISTER_POLICY,
+            ),
+            Method(
+                "UnregisterPolicy",
+                args("s name", "a{sv} options"),
+                (),
+                methods.unregister_policy,
+                "Decide no more; only the caller that registered the policy may say so. What is on"
+                " its way to it still comes. There are no options yet.",
             ),
             Method(
                 "GetStatistics",

@@ -13,7 +13,7 @@ from mptcpd_dbus.bus.signatures import MALFORMED, WireError
 from mptcpd_dbus.bus.wire import pack_string
 
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
-NO_REPLY, INTERACTIVE = 1, 4
+NO_REPLY, NO_AUTO_START, INTERACTIVE = 1, 2, 4
 
 _HEAD = {"<": struct.Struct("<BBBBIII"), ">": struct.Struct(">BBBBIII")}
 _HEAD_U32 = {order: struct.Struct(order + "I").unpack_from for order in "<>"}

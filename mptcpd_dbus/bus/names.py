@@ -14,6 +14,7 @@ MANAGE_CONNECTIONS = "org.mptcpd1.manage-connections"
 MANAGE_ENDPOINTS = "org.mptcpd1.manage-endpoints"
 SET_PATH_MANAGER = "org.mptcpd1.set-path-manager"
 MANAGE_PLUGINS = "org.mptcpd1.manage-plugins"
+REGISTER_POLICY = "org.mptcpd1.register-policy"
 
 # What one message may weigh: a call is judged by its header, before its body is read.
 CALL_BYTES = 64 << 10
@@ -58,7 +59,19 @@ BACKLOG = 1024
 NAME_LATE = 8
 UID_LATE = 64
 
-# Authorisation checks on their way; CHECKS stays well below the 128 pending replies of the bus.
+# Policies on the bus.  That nobody reads is not told by the bus before it has swallowed 127 MiB, so
+# some calls ask for an answer, of each policy one at a time: POLICIES of the pending replies.
+POLICIES = 16
+UID_POLICIES = 4
+CALLS_PER_ANSWER = 32
+ASK_SECONDS = 1.0  # and a call that comes so long after the last one that did
+CALLS_UNANSWERED = 128  # then further ones are held back
+CALLS_HELD = 4096
+DEAF_SECONDS = 5.0  # for so long calls are held back before the policy is cut off
+ANSWER_SECONDS = 30.0  # a call that asks for an answer has so long, as a plugin's handler has
+BANNED_SECONDS = 10.0  # before a policy that was cut off may register again
+
+# Authorisation checks on their way; with POLICIES well below the pending replies of the bus.
 CHECKS = 96
 UID_CHECKS = 16
 DIALOGUES = 32

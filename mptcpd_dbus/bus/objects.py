@@ -10,7 +10,7 @@ same set at any moment: an object is in the answer from its InterfacesAdded to i
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mptcpd_dbus.bus.dispatch import Authorise, Dispatcher
@@ -59,6 +59,8 @@ class ObjectTree:
         self._replaced: list[Published] = []
         self._signals: dict[tuple[Interface, str], tuple[bytes, PackAll]] = {}
         self._speaking = False
+        self.before_removals: Callable[[], None] = lambda: None
+        """Sends what else is told of objects that may be about to go."""
         self._dispatcher = Dispatcher(
             transport,
             peers,
@@ -160,6 +162,7 @@ class ObjectTree:
             self._transport.send_bytes(message, droppable=True)
         for published in self._changed.values():
             self._tell_changes(published)
+        self.before_removals()
         for published in self._removed.values():
             self._tell_removed(published)
         self._replaced.clear()

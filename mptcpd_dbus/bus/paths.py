@@ -18,22 +18,42 @@ def path_of(thing: Thing | None) -> str:
     """Give the object path of *thing*; a connection's or subflow's number is never used again."""
     match thing:
         case Subflow():
-            return f"{ROOT}/connection/{thing.connection.number}/subflow/{thing.number}"
+            return subflow_path(thing.connection.number, thing.number)
         case Connection():
-            return f"{ROOT}/connection/{thing.number}"
+            return connection_path(thing.number)
         case Address():
-            end = "remote" if thing.remote else "local"
-            return f"{ROOT}/connection/{thing.connection.number}/address/{end}/{thing.id}"
+            return address_path(thing.connection.number, thing.id, remote=thing.remote)
         case Endpoint():
             return f"{ROOT}/endpoint/{thing.id}"
         case Interface():
-            return f"{ROOT}/interface/{thing.index}"
+            return interface_path(thing.index)
         case Policy():
             return f"{ROOT}/plugin/{_element(thing.name)}"
         case State():
             return ROOT
         case None:
             return NOTHING
+
+
+def connection_path(number: int) -> str:
+    """Give the path of a connection."""
+    return f"{ROOT}/connection/{number}"
+
+
+def subflow_path(connection: int, number: int) -> str:
+    """Give the path of a subflow by the numbers of its connection and its own."""
+    return f"{connection_path(connection)}/subflow/{number}"
+
+
+def address_path(connection: int, address_id: int, *, remote: bool) -> str:
+    """Give the path of an address by the number of its connection and its ID."""
+    end = "remote" if remote else "local"
+    return f"{connection_path(connection)}/address/{end}/{address_id}"
+
+
+def interface_path(index: int) -> str:
+    """Give the path of a network interface."""
+    return f"{ROOT}/interface/{index}"
 
 
 def _element(name: str) -> str:

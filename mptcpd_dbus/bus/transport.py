@@ -122,7 +122,7 @@ class Transport:
         self._stream.close(reason)
 
     def _on_closed(self, closed: asyncio.Future[str]) -> None:
-        for answer in self._answers.values():
+        for answer in list(self._answers.values()):
             if not answer.done():
                 answer.set_exception(BusError(DISCONNECTED, closed.result()))
 
@@ -188,19 +188,22 @@ class Transport:
         data = wire_message.header(CALL, fields, flags)
         body_at = len(data)
         encode(signature)(data, body)
-        serial = self.next_serial()
-        wire_message.finish(data, body_at, serial)
         if flags & NO_REPLY:
+            wire_message.finish(data, body_at, self.next_serial())
             self.send_bytes(data, droppable=False)
             return []
+        async with asyncio.timeout(timeout):
+            return await self.send_call(data, body_at)
+
+    def send_call(self, data: bytearray, body_at: int) -> asyncio.Future[list[Any]]:
+        """Send a call that is ready but for its serial; give its answer to come."""
+        serial = self.next_serial()
+        wire_message.finish(data, body_at, serial)
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._answers[serial] = answer
-        try:
-            self.send_bytes(data, droppable=False)
-            async with asyncio.timeout(timeout):
-                return await answer
-        finally:
-            del self._answers[serial]
+        answer.add_done_callback(lambda _: self._answers.pop(serial, None))
+        self.send_bytes(data, droppable=False)
+        return answer
 
     def reply(self, call: Incoming, signature: str, body: bytes | bytearray) -> int:
         """Answer *call* with a packed body; returns the size of what was sent."""

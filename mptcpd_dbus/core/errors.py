@@ -48,6 +48,10 @@ class NotReady(MptcpdError):
     """The kernel or the connection is not in a state in which this can be done."""
 
 
+class AlreadyRegistered(MptcpdError):
+    """There is a policy of that name."""
+
+
 class LimitReached(MptcpdError):
     """A bound of the daemon or of the protocol is exhausted."""
 

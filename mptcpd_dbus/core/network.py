@@ -69,6 +69,10 @@ class Network:
                 return interface
         raise InvalidArgument(f"Interface: there is no network interface {name[:16]!r}")
 
+    def index_of(self, name: str) -> int:
+        """Give the index of the interface called *name*; 0 if there is none."""
+        return next((i.index for i in self.interfaces.values() if i.name == name), 0)
+
     def add_address(
         self,
         interface: Interface,

@@ -69,12 +69,13 @@ class Catalogue:
                 f"{where}: [plugin {name}]: there is no {name}.py in {source}; there are"
                 f" {', '.join(there) or 'none'}"
             )
-        derived = {policy.name for policy in running.values() if policy.parent}
+        others = {policy.name for policy in running.values() if policy.parent or policy.on_bus}
         found = {}
         for place, name in enumerate(names):
-            if name in derived:
+            if name in others:
                 raise ConfigurationError(
-                    f"{name!r} in {source} is the name of a policy from rules, too: rename one"
+                    f"{name!r} in {source} is the name of a policy from rules or of a program on"
+                    " the bus, too: rename one"
                 )
             found[name] = Hosted(name, (0, place, 0))
             self.load(found[name])

@@ -6,6 +6,7 @@ what each hears.  It knows no bus.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
@@ -14,7 +15,12 @@ from typing import Any
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
-from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection, NotReady
+from mptcpd_dbus.core.errors import (
+    AlreadyRegistered,
+    InvalidArgument,
+    NoSuchConnection,
+    NotReady,
+)
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
@@ -25,9 +31,11 @@ from mptcpd_dbus.policy.fault import one_line
 from mptcpd_dbus.policy.hosted import FAILURES, Hosted
 from mptcpd_dbus.policy.mailbox import HOST, Failure
 from mptcpd_dbus.policy.network_filter import NetworkFilter
+from mptcpd_dbus.policy.on_bus import OnBus
 from mptcpd_dbus.policy.owners import Owners
 from mptcpd_dbus.policy.reports import Reports
 from mptcpd_dbus.policy.watch import Watch
+from mptcpd_dbus.policy_protocol import Program, Registration
 
 START_SECONDS = 5.0
 """The daemon waits so long for all plugins together to start; the others go on."""
@@ -61,6 +69,7 @@ class PolicyHost:
         self._dispatch = Dispatch(engine.state, self._owners, self._network, self._settings_read)
         self._all: dict[str, Hosted] = {}
         self._changing = asyncio.Lock()
+        self._programs = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._was = engine.state.settings
 
@@ -130,12 +139,31 @@ class PolicyHost:
         await self._wholly(self._enable(name))
 
     async def disable(self, name: str) -> None:
-        """Stop a plugin; its connections pass to the next in line."""
-        await self._wholly(self._disable(name))
+        """Stop a plugin or let a program go; its connections pass to the next in line."""
+        policy = self._find(name)
+        if isinstance(policy, OnBus):
+            policy.let_go("it was disabled")
+        else:
+            await self._wholly(self._disable(name))
 
     async def reload(self, name: str) -> None:
         """Load the file anew; the plugin keeps its connections.  A bad file changes nothing."""
         await self._wholly(self._reload(name))
+
+    async def register(self, wanted: Registration, program: Program) -> None:
+        """Let a program on the bus decide: it gets connections to come, and those of nobody."""
+        name = wanted.name
+        if name in self._all or name in self._catalogue.source.names():
+            raise AlreadyRegistered(f"there is a policy {name} already: choose another name")
+        self._all[name] = policy = OnBus(wanted, program, next(self._programs))
+        await self._wholly(self._begin_one(policy))
+
+    async def unregister(self, program: Program) -> None:
+        """Let *program* go; its connections pass to the next in line, which waits for nobody."""
+        for policy in self._all.values():
+            if isinstance(policy, OnBus) and policy.program is program:
+                await self._wholly(self._remove(policy))
+                return
 
     async def set_owner(self, connection: Connection, name: str) -> None:
         """Have the policy *name*, or nobody if it is "", decide for *connection* from now on."""
@@ -180,7 +208,7 @@ class PolicyHost:
 
     async def _enable(self, name: str) -> None:
         async with self._changing:
-            policy = self._find(name)
+            policy = self._plugin(name)
             if policy.running:
                 return
             self._watch.forgive(name)
@@ -201,7 +229,7 @@ class PolicyHost:
 
     async def _reload(self, name: str) -> None:
         async with self._changing:
-            policy = self._find(name)
+            policy = self._plugin(name)
             self._watch.forgive(name)
             fresh = self._load_anew(policy)
             if fresh.state is PolicyState.FAILED:
@@ -237,7 +265,8 @@ class PolicyHost:
             self._dispatch.tell_network(
                 self._network.reconfigure(settings.notify_flags, settings.allow, settings.deny)
             )
-            for policy in [p for p in self._all.values() if not p.parent and p.name not in fresh]:
+            named = [p for p in self._all.values() if not (p.parent or p.on_bus)]
+            for policy in [p for p in named if p.name not in fresh]:
                 await self._remove(policy)
             for name, policy in fresh.items():
                 await self._follow(self._all.get(name), policy, changed=changed)
@@ -406,6 +435,12 @@ class PolicyHost:
         policy = self._all.get(name)
         if policy is None:
             raise NotReady(f"there is no policy {name}")
+        return policy
+
+    def _plugin(self, name: str) -> Hosted:
+        policy = self._find(name)
+        if policy.on_bus:
+            raise NotReady(f"{name} is a program on the bus: start and stop that")
         return policy
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -38,6 +38,8 @@ class Hosted:
         self.errors = 0
         self.instance: Plugin | None = None
         self.mailbox: Mailbox
+        self.on_bus = ""
+        """The unique name of a program on the bus."""
         self.paused = False
         """Whether it is between two instances: it keeps its connections and hears of nothing."""
         self._bound: dict[str, Function] = {}

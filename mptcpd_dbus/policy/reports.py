@@ -76,6 +76,7 @@ class Reports:
                 policy.state,
                 policy.problem or mismatch,
                 policy.errors,
+                policy.on_bus,
             )
         )
 

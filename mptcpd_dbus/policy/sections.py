@@ -46,16 +46,17 @@ def read_section(
     match = kind.match
     if matching:
         asked = {key.removeprefix(_MATCH): value for key, value in matching.items()}
-        match = _validated(Match, asked, _MATCH)
+        match = validated(Match, asked, _MATCH)
     return priority, match, read_settings(kind, own)
 
 
 def read_settings(kind: type[Plugin], values: Mapping[str, Any]) -> PluginSettings:
     """Check *values*, the plugin's own; raise WrongKey."""
-    return _validated(settings_of(kind), values)
+    return validated(settings_of(kind), values)
 
 
-def _validated(model: type[ModelT], values: Mapping[str, Any], prefix: str = "") -> ModelT:
+def validated(model: type[ModelT], values: Mapping[str, Any], prefix: str = "") -> ModelT:
+    """Read *values*, whose keys are told with *prefix*; raise WrongKey."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

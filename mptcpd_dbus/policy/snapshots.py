@@ -35,7 +35,8 @@ class Subflow:
 
     `backup` was asked by the peer, `backup_requested` by us.  `interface` names the device it is
     bound to, else the one that owns its local address ("" where there is none); `interface_index`
-    is not 0 only where it is bound.  `error` (an errno) and `reset_reason` (RFC 8684, section 3.6)
+    is not 0 only where it is bound.  `number` names it on its connection for ever, 0 is a join that
+    failed.  `error` (an errno) and `reset_reason` (RFC 8684, section 3.6)
     say why a closed one ended; it was never `established` where a join failed.
     """
 
@@ -55,6 +56,7 @@ class Subflow:
     error: int = 0
     reset_reason: int | None = None
     established: bool = True
+    number: int = 0
 
     @property
     def four_tuple(self) -> FourTuple:
@@ -219,6 +221,7 @@ def subflow(living: connections.Subflow) -> Subflow:
         living.interface.name if living.interface else "",
         living.bound_to,
         living.initial,
+        number=living.number,
     )
 
 
@@ -243,6 +246,7 @@ def closed_subflow(
         event.error,
         event.reset_reason,
         established=living is not None,
+        number=living.number if living else 0,
     )
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.policy_protocol import Program, Registration
 
 
 class FakePolicies:
@@ -10,6 +11,19 @@ class FakePolicies:
     def __init__(self) -> None:
         self.told: list[tuple[str, ...]] = []
         self.raises: Exception | None = None
+        self.programs: dict[str, Program] = {}
+
+    async def register(self, wanted: Registration, program: Program) -> None:
+        """Hear of it."""
+        self._hear("register", wanted.name)
+        self.programs[wanted.name] = program
+
+    async def unregister(self, program: Program) -> None:
+        """Hear of it."""
+        for name, known in list(self.programs.items()):
+            if known is program:
+                del self.programs[name]
+                self._hear("unregister", name)
 
     async def enable(self, name: str) -> None:
         """Hear of it."""

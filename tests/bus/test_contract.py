@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from mptcpd_dbus.bus.interface import Interface
+from mptcpd_dbus.bus.policy import POLICY
 from mptcpd_dbus.core import events
-from tests.contract import DIRECTORY, REPOSITORY, golden_files, interfaces
+from mptcpd_dbus.policy.base import HANDLERS
+from tests.contract import DIRECTORY, REPOSITORY, documented, golden_files, interfaces
 
 DOC = "org.gtk.GDBus.DocString"
 STANDARD = {f"org.freedesktop.DBus.{name}" for name in ("Introspectable", "ObjectManager", "Peer")}
@@ -21,8 +23,10 @@ DEFAULTS = {
     "org.mptcpd1.manage-endpoints": ("auth_admin", "auth_admin", "auth_admin_keep"),
     "org.mptcpd1.set-path-manager": ("auth_admin", "auth_admin", "auth_admin"),
     "org.mptcpd1.manage-plugins": ("auth_admin", "auth_admin", "auth_admin"),
+    "org.mptcpd1.register-policy": ("auth_admin", "auth_admin", "auth_admin"),
 }
 HARMLESS = {"GetConnection", "GetStatistics", "ListConnections"}
+ONES_OWN = {"UnregisterPolicy"}  # the handler refuses everybody but the one whose it is
 
 
 def _parse(path: Path) -> ET.Element:
@@ -40,7 +44,7 @@ def test_the_golden_files_are_what_the_code_declares() -> None:
     assert stored == golden_files(), "the contract has changed: run `make contract`, then review"
 
 
-@pytest.mark.parametrize("interface", interfaces(), ids=_name)
+@pytest.mark.parametrize("interface", documented(), ids=_name)
 def test_every_member_in_the_golden_file_is_documented(interface: Interface) -> None:
     """With a sentence: it begins like one and ends like one."""
     element = _parse(DIRECTORY / f"{interface.name}.xml").find("interface")
@@ -54,6 +58,14 @@ def test_every_member_in_the_golden_file_is_documented(interface: Interface) -> 
         assert docs[0].endswith("."), docs
     declared = (*interface.methods, *interface.signals, *interface.properties)
     assert len(members) == 1 + len(declared)
+
+
+def test_a_policy_on_the_bus_has_a_method_for_each_handler_of_a_plugin() -> None:
+    """But for those of its own start and end."""
+    handlers = set(HANDLERS) - {"start", "stop", "reload"}
+    methods = {"".join(map(str.capitalize, handler.split("_"))) for handler in handlers}
+
+    assert {method.name for method in POLICY.methods} == methods | {"Released"}
 
 
 def test_every_event_has_the_signal_of_its_name() -> None:
@@ -76,7 +88,7 @@ def test_only_reading_needs_no_action() -> None:
     """A method that commands and names no action would be open to everybody."""
     free = {method.name for its in interfaces() for method in its.methods if not method.action}
 
-    assert free == HARMLESS
+    assert free == HARMLESS | ONES_OWN
 
 
 def test_actions_ask_whom_they_should() -> None:
@@ -100,6 +112,20 @@ def test_the_bus_lets_everybody_call_what_has_methods_and_nothing_else() -> None
 
     assert allowed == called | STANDARD | {PROPERTIES}
     assert {rule.get("send_destination") for rule in rules} == {"org.mptcpd1"}
+
+
+def test_only_root_and_the_daemons_user_may_call_programs() -> None:
+    """The bus lets nobody else play the daemon, and the daemon call nothing else of a client."""
+    configuration = _parse(DIRECTORY / "org.mptcpd1.conf")
+    callers = {
+        policy.get("user")
+        for policy in configuration.findall("policy")
+        for rule in policy.findall("allow[@send_interface]")
+        if rule.get("send_destination") is None
+        and rule.get("send_interface") == "org.mptcpd1.Policy"
+    }
+
+    assert callers == {"mptcpd-dbus", "root"}
 
 
 def test_only_root_and_the_daemons_user_may_own_the_name() -> None:

@@ -22,6 +22,7 @@ from mptcpd_dbus.bus.names import BUS_NAME, MANAGE_CONNECTIONS, MANAGE_PLUGINS, 
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.paths import path_of
 from mptcpd_dbus.bus.peers import Peers
+from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.publisher import Publisher
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core import errors, events, readings
@@ -79,9 +80,22 @@ class Stage(World):
         self.denied = False
         self.leaves = False
         self.peers = Peers(transport)
+        self.programs = Programs(
+            transport,
+            self.peers,
+            self.policies,
+            self.state.network.index_of,
+            self.engine.settle_soon,
+        )
         self.tree = ObjectTree(transport, self.peers, self._authorise)
+        self.tree.before_removals = self.programs.flush
         interfaces = contract(
-            self.state, self.pm, self.policies, (), lambda: {"signals_dropped": 0}
+            self.state,
+            self.pm,
+            self.policies,
+            self.programs,
+            features=(),
+            counters=lambda: {"signals_dropped": 0},
         )
         self.connect()
         self.engine.take(ADDR_ADV)

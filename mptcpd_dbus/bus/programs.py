@@ -1,0 +1,178 @@
+"""The programs on the bus that decide for connections: who registers, who leaves, who is let go.
+
+A program is the name that registered it, which the bus gives nobody else; who has left the bus is
+asked nothing.  Knows nothing of events: `program.py` has the line of calls to each.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import logging
+import math
+import re
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mptcpd_dbus.bus.interface import Call
+from mptcpd_dbus.bus.names import BANNED_SECONDS, POLICIES, UID_POLICIES
+from mptcpd_dbus.bus.options import Options, read_options
+from mptcpd_dbus.bus.peers import Peers
+from mptcpd_dbus.bus.policy import handlers
+from mptcpd_dbus.bus.program import Program
+from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.core.connections import Connection
+from mptcpd_dbus.core.errors import AlreadyRegistered, InvalidArgument, LimitReached, NotReady
+from mptcpd_dbus.policy_protocol import Policies, Registration
+
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+_log = logging.getLogger(__name__)
+
+
+class RegistrationOptions(Options):
+    """The options of RegisterPolicy; the policy host knows which values of a match fit."""
+
+    Priority: Annotated[int, Field(ge=-20, le=19)] = 0
+    Steers: Annotated[str, Field(pattern="^(kernel|userspace|both)$")] = "userspace"
+    Description: Annotated[str, Field(max_length=1000)] = ""
+    Version: Annotated[str, Field(max_length=100)] = ""
+    Port: list[int] | None = None
+    Prefix: list[str] | None = None
+    Uid: list[int] | None = None
+    Unit: list[str] | None = None
+    Side: str | None = None
+
+    def registration(self, name: str) -> Registration:
+        """Give what the policy host wants to know."""
+        match = {
+            key.lower(): value
+            for key in ("Port", "Prefix", "Uid", "Unit", "Side")
+            if (value := getattr(self, key)) is not None
+        }
+        return Registration(name, self.Priority, self.Steers, self.Description, self.Version, match)
+
+
+class _Member:
+    """A program, who brought it, and the way to hear that it has left."""
+
+    def __init__(self, program: Program, uid: int, gone: Callable[[], None]) -> None:
+        self.program = program
+        self.uid = uid
+        self.gone = gone
+
+
+class Programs:
+    """All that are registered, by the names of their policies."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        peers: Peers,
+        policies: Policies,
+        index_of: Callable[[str], int],
+        queued: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._peers = peers
+        self._policies = policies
+        self._handlers = handlers(index_of)
+        self._queued = queued
+        self._members: dict[str, _Member] = {}
+        self._banned: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def register(self, call: Call, path: str, name: str, given: dict[str, Any]) -> None:
+        """Let the caller decide for connections under *name*."""
+        wanted = read_options(RegistrationOptions, given).registration(name)
+        self._check(call, name)
+        program = Program(
+            self._transport,
+            call.sender,
+            path,
+            self._handlers,
+            queued=self._queued,
+            end=lambda why, deaf: self._let_go(name, why, deaf=deaf),
+        )
+        self._members[name] = member = _Member(
+            program, call.uid, lambda: self._let_go(name, "it has left the bus", deaf=False)
+        )
+        try:
+            await self._peers.watch(call.sender, member.gone)
+        except BaseException:
+            self._members.pop(name, None)
+            raise
+        if not self._is(name, member):
+            raise NotReady("the caller left the bus")
+        self._peers.trust(call.sender)
+        _log.info("policy %s is %s (uid %d) on the bus", name, call.sender, call.uid)
+        try:
+            await self._policies.register(wanted, program)
+        except BaseException:
+            if self._is(name, member):
+                await self._leave(name, "it could not register")
+            raise
+
+    async def unregister(self, call: Call, name: str) -> None:
+        """Let the caller decide no more; what is on its way to it still comes."""
+        member = self._members.get(name)
+        if member is None or member.program.name != call.sender:
+            raise NotReady(f"you have not registered a policy {name[:64]!r}")
+        await self._leave(name, "it has unregistered")
+
+    def decides(self, sender: str, connection: Connection) -> bool:
+        """Whether *sender* registered the policy that decides for *connection*."""
+        member = self._members.get(connection.owner)
+        return member is not None and member.program.name == sender
+
+    def flush(self) -> None:
+        """Send what all of them are to be told."""
+        for member in list(self._members.values()):
+            member.program.flush()
+
+    def stop(self) -> None:
+        """Let all go: the bus has gone, and they know it."""
+        for name in list(self._members):
+            self._let_go(name, "the bus has gone", deaf=False)
+
+    def _check(self, call: Call, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"name: {name[:64]!r} is not 1 to 64 letters, digits and underscores"
+            )
+        if name in self._members:
+            raise AlreadyRegistered(f"there is a policy {name} already: choose another name")
+        now = asyncio.get_running_loop().time()
+        self._banned = {banned: until for banned, until in self._banned.items() if until > now}
+        if name in self._banned:
+            wait = math.ceil(self._banned[name] - now)
+            raise NotReady(f"policy {name} did not read its calls: register again in {wait} s")
+        if len(self._members) >= POLICIES:
+            raise LimitReached(f"{POLICIES} policies are registered on the bus, more do not fit")
+        if sum(member.uid == call.uid for member in self._members.values()) >= UID_POLICIES:
+            raise LimitReached(f"user {call.uid} has registered {UID_POLICIES} policies already")
+
+    def _is(self, name: str, member: _Member) -> bool:
+        return self._members.get(name) is member
+
+    def _let_go(self, name: str, why: str, *, deaf: bool) -> None:
+        if deaf:
+            _log.warning("policy %s on the bus is cut off: %s", name, why)
+            self._banned[name] = asyncio.get_running_loop().time() + BANNED_SECONDS
+        self._spawn(self._leave(name, why))
+
+    def _leave(self, name: str, why: str) -> Coroutine[Any, Any, None]:
+        """Forget it at once; give what has its connections pass on."""
+        _log.info("policy %s on the bus decides no more: %s", name, why)
+        member = self._members.pop(name)
+        program = member.program
+        program.stop()
+        if all(other.program.name != program.name for other in self._members.values()):
+            self._peers.distrust(program.name)
+        self._spawn(self._peers.unwatch(program.name, member.gone))
+        return self._policies.unregister(program)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
