@@ -102,7 +102,8 @@ def plugin_interface(policies: Policies) -> Interface:
                 (),
                 enable,
                 "Let it run, also after it has failed. It gets the connections to come and those"
-                " that nobody decides for. There are no options yet.",
+                " that nobody decides for. A program on the bus registers instead. There are no"
+                " options yet.",
                 MANAGE_PLUGINS,
             ),
             Method(
@@ -110,8 +111,9 @@ def plugin_interface(policies: Policies) -> Interface:
                 args("a{sv} options"),
                 (),
                 disable,
-                "Stop it; its connections pass to the next policy in line, if there is one. There"
-                " are no options yet.",
+                "Stop it; its connections pass to the next policy in line, if there is one. A"
+                " program on the bus is told (Policy.Released), its object goes, and it may register"
+                " again. There are no options yet.",
                 MANAGE_PLUGINS,
             ),
             Method(

@@ -157,13 +157,13 @@ class Programs:
 
     def _let_go(self, name: str, why: str, *, deaf: bool) -> None:
         if deaf:
-            _log.warning("policy %s on the bus is cut off: %s", name, why)
             self._banned[name] = asyncio.get_running_loop().time() + BANNED_SECONDS
-        self._spawn(self._leave(name, why))
+        self._spawn(self._leave(name, why, deaf=deaf))
 
-    def _leave(self, name: str, why: str) -> Coroutine[Any, Any, None]:
+    def _leave(self, name: str, why: str, *, deaf: bool = False) -> Coroutine[Any, Any, None]:
         """Forget it at once; give what has its connections pass on."""
-        _log.info("policy %s on the bus decides no more: %s", name, why)
+        level, end = (logging.WARNING, "is cut off") if deaf else (logging.INFO, "decides no more")
+        _log.log(level, "policy %s on the bus %s: %s", name, end, why)
         member = self._members.pop(name)
         program = member.program
         program.stop()

@@ -317,7 +317,8 @@ class PolicyHost:
         if engine.state.settings.enabled:
             policy.post(HOST, "ready")
         self._dispatch.tell_network(self._network.existing(), only=policy)
-        _log.info("plugin %s runs", policy.name)
+        if not policy.on_bus:
+            _log.info("plugin %s runs", policy.name)
 
     async def _end(self, policy: Hosted, state: PolicyState, *, pass_on: bool = True) -> None:
         was_running, policy.state = policy.running, state
@@ -328,7 +329,8 @@ class PolicyHost:
                 await self._owners.pass_on(policy)
             await policy.run("stop")
             self._let_go(policy)
-            _log.info("plugin %s has stopped", policy.name)
+            if not policy.on_bus:
+                _log.info("plugin %s has stopped", policy.name)
         if pass_on:
             await self._remove_children(policy)
         self._reports.publish(policy)

@@ -28,6 +28,7 @@ from tests.e2e.stage import MANAGER, PORT, Stage
 from tests.lab.bus import ADDRESS, Agent, Kind, PrivateBus, installed_kinds
 from tests.lab.client import BUS, NAME, ROOT, BusClient
 from tests.lab.hosts import SERVER
+from tests.lab.memory import highest_memory, memory_now
 from tests.lab.sandbox import readable_repository
 from tests.lab.users import as_user
 from tests.lab.wait import eventually
@@ -129,14 +130,14 @@ async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
     async with AsyncExitStack() as stack:
         stack.callback(neighbour.leave)
         await neighbour.report()
-        before, descriptors = _memory_now(pid), _descriptors(pid)
+        before, descriptors = memory_now(pid), _descriptors(pid)
         neighbour.nod()
         siege = Siege(play, bus.kind, stack)
 
         yield siege
 
         told = await neighbour.go_on()
-        growth = _highest_memory(pid) - before
+        growth = highest_memory(pid) - before
         await play.agreed()
         await eventually(lambda: _descriptors(pid) == descriptors)
         siege.tell(
@@ -149,21 +150,6 @@ async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
         assert told["longest"] < siege.patience
         assert not told["errors"]
         assert told["calls"] >= 5
-
-
-def _memory_now(pid: int) -> int:
-    """Give the resident memory, and have its peak count from now on; see proc(5)."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return _memory(pid, "VmRSS")
-
-
-def _highest_memory(pid: int) -> int:
-    return _memory(pid, "VmHWM")
-
-
-def _memory(pid: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) << 10
 
 
 def _processor_seconds(pid: int) -> float:

@@ -43,6 +43,8 @@ _RULES = f"""\
 polkit.addAdminRule(function(action, subject) {{ return ["unix-user:bob"]; }});
 polkit.addRule(function(action, subject) {{
     if (subject.isInGroup("{users.ALLOWED_GROUP}")) return polkit.Result.YES;
+    if (action.id == "org.mptcpd1.register-policy" && subject.isInGroup("{users.DECIDING_GROUP}"))
+        return polkit.Result.YES;
 }});
 """
 _COMMANDS: dict[Kind, list[str]] = {
@@ -126,6 +128,11 @@ class PrivateBus:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process of the bus, of a dbus-daemon."""
+        return self._processes["bus"].pid
 
     def logs(self) -> str:
         """Return what the bus and polkitd had to say."""

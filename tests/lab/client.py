@@ -153,6 +153,27 @@ class BusClient:
             came = "\n".join(map(str, self.signals)) or "none at all"
             raise AssertionError(f"no such signal within {within} s; there came\n{came}") from None
 
+    def serve(self, called: Callable[[str, list[Any]], None]) -> None:
+        """Answer every call of others with nothing, after *called* got its member and arguments."""
+
+        def answer(message: Message) -> Message | bool:
+            if message.message_type is not MessageType.METHOD_CALL:
+                return False
+            called(message.member, plain(message.body))
+            silent = message.flags & MessageFlag.NO_REPLY_EXPECTED
+            return True if silent else Message.new_method_return(message)
+
+        self._bus.add_message_handler(answer)
+
+    def watch(self, seen: Callable[[Message], None]) -> None:
+        """Let *seen* have every message that comes; a monitor must not answer any."""
+
+        def look(message: Message) -> bool:
+            seen(message)
+            return message.message_type is MessageType.METHOD_CALL
+
+        self._bus.add_message_handler(look)
+
     def _receive(self, message: Message) -> None:
         if message.message_type is MessageType.SIGNAL:
             fields = (message.sender, message.path, message.interface, message.member)

@@ -1,7 +1,8 @@
 """The people of the lab, in copies of the machine's account files mounted over them.
 
 alice is anybody, carol is in the group that the lab's polkit rule allows everything, bob is an
-administrator (he has a password to be asked for), mptcpd-dbus is the daemon.  Real root only.
+administrator (he has a password to be asked for), dora is in the group that may register policies
+and nothing else, mptcpd-dbus is the daemon.  Real root only.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -14,7 +15,8 @@ from tests.lab.sandbox import SCRATCH
 
 DAEMON = "mptcpd-dbus"
 ALLOWED_GROUP = "lab-allowed"
-PEOPLE = {"alice": 64010, "bob": 64011, "carol": 64012, DAEMON: 64001}
+DECIDING_GROUP = "lab-deciding"
+PEOPLE = {"alice": 64010, "bob": 64011, "carol": 64012, "dora": 64013, DAEMON: 64001}
 
 
 def install() -> None:
@@ -29,6 +31,7 @@ def install() -> None:
         "group": [
             *(f"{name}:x:{uid}:" for name, uid in missing.items()),
             f"{ALLOWED_GROUP}:x:64020:carol",
+            f"{DECIDING_GROUP}:x:64021:dora",
         ],
         "shadow": [f"{name}:*:19000:0:99999:7:::" for name in missing],
     }
