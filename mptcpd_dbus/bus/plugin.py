@@ -112,8 +112,8 @@ def plugin_interface(policies: Policies) -> Interface:
                 (),
                 disable,
                 "Stop it; its connections pass to the next policy in line, if there is one. A"
-                " program on the bus is told (Policy.Released), its object goes, and it may register"
-                " again. There are no options yet.",
+                " program on the bus is told (Policy.Released), its object goes, and it may"
+                " register again. There are no options yet.",
                 MANAGE_PLUGINS,
             ),
             Method(
