@@ -6,9 +6,10 @@ PYTHON := $(or $(wildcard /usr/bin/python3),python3)
 VENV := .venv
 SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
 
-# What the product runs on and what its tests and demo use.
+# What the product runs on and what its tests and demo use.  NetworkManager is never started by its
+# installation here: it would take over the network of a machine that has done without.
 PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
-	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf
+	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf network-manager
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
@@ -30,6 +31,8 @@ packages:
 	    echo "make setup: install these Debian packages as root first:" $$wanted >&2; exit 1; \
 	fi; \
 	exec </dev/null; export DEBIAN_FRONTEND=noninteractive; \
+	case "$$wanted" in *network-manager*) \
+	    [ ! -d /run/systemd/system ] || systemctl mask NetworkManager.service;; esac && \
 	apt-get -q update && \
 	if [ -n "$$wanted" ]; then apt-get -qy install --no-install-recommends $$wanted; fi && \
 	for p in $$also; do apt-get -qy install --no-install-recommends $$p \

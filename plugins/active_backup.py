@@ -10,6 +10,7 @@ import asyncio
 import math
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from mptcpd_dbus.plugin import (
     Connection,
@@ -30,6 +31,11 @@ class ActiveBackupSettings(InterfaceSettings):
     Among equals the lower metric of the default route decides.
     """
 
+    metered: Literal["use", "backup", "avoid"] = "use"
+    """Interfaces that NetworkManager calls metered: used like any other, or only after all others,
+    or, to have no subflow there at all before it is needed, only while no other is usable.
+    """
+
 
 class ActiveBackup(Mender):
     """One interface carries, the others stand by"""
@@ -44,6 +50,8 @@ class ActiveBackup(Mender):
         ranked = sorted(filter(self.settings.uses, usable), key=lambda i: self._rank(i, connection))
         there = {subflow.interface for subflow in connection.subflows}
         missing = [interface for interface in ranked if interface.name not in there]
+        if self.settings.metered == "avoid" and not all(i.is_metered for i in ranked):
+            missing = [interface for interface in missing if not interface.is_metered]
         joins = (self._join(connection, i, backup=i is not ranked[0]) for i in missing)
         await asyncio.gather(*joins)
         await self._prioritise(connection, [interface.name for interface in ranked])
@@ -57,7 +65,8 @@ class ActiveBackup(Mender):
                 await self.pm.abandon(connection, subflow.local_id)
         await super().subflow_closed(connection, subflow)
 
-    def _rank(self, interface: Interface, connection: Connection) -> tuple[float, float, int]:
+    def _rank(self, interface: Interface, connection: Connection) -> tuple[bool, float, float, int]:
+        metered = self.settings.metered != "use" and interface.is_metered
         name, kind = interface.name, f"kind:{interface.kind}"
         wished = (
             place
@@ -66,7 +75,7 @@ class ActiveBackup(Mender):
         )
         family = 6 if ":" in connection.remote_address else 4
         metric = interface.default_routes.get(family, math.inf)
-        return next(wished, math.inf), metric, interface.index
+        return metered, next(wished, math.inf), metric, interface.index
 
     async def _join(self, connection: Connection, interface: Interface, *, backup: bool) -> None:
         name = interface.name

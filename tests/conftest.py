@@ -45,16 +45,22 @@ def people() -> None:
 
 
 @pytest.fixture
-def bus(request: pytest.FixtureRequest) -> Iterator[PrivateBus]:
+def bus_policies() -> list[Path]:
+    """Give the files that say who may what on the bus; tests with more services there have more."""
+    return sorted((readable_repository() / "dbus").glob("*.conf"))
+
+
+@pytest.fixture
+def bus(request: pytest.FixtureRequest, bus_policies: list[Path]) -> Iterator[PrivateBus]:
     """Give the system bus with our policies, and as root with polkitd."""
     _need_sandbox()
     repository = readable_repository()
     with PrivateBus(
-        policies=sorted((repository / "dbus").glob("*.conf")) if initial_root() else (),
+        policies=bus_policies if initial_root() else (),
         polkit=initial_root(),
         actions=sorted((repository / "polkit").glob("*.policy")),
     ) as private:
-        _show_on_failure(request, "bus", private.logs)
+        show_on_failure(request, "bus", private.logs)
         yield private
 
 
@@ -68,7 +74,7 @@ def daemon(
     def make(host: Host = "client") -> Daemon:
         log = tmp_path / f"daemon-{host}.log"
         log.touch()
-        _show_on_failure(request, f"daemon on the {host}", log.read_text)
+        show_on_failure(request, f"daemon on the {host}", log.read_text)
         return Daemon(lab, host, log)
 
     return make
@@ -132,5 +138,6 @@ def _need_sandbox() -> None:
         pytest.fail(SANDBOX, pytrace=False)
 
 
-def _show_on_failure(request: pytest.FixtureRequest, title: str, read: Callable[[], str]) -> None:
+def show_on_failure(request: pytest.FixtureRequest, title: str, read: Callable[[], str]) -> None:
+    """Add what *read* gives to the report, should the test fail."""
     request.node.stash.setdefault(LOGS, {})[title] = read

@@ -15,6 +15,7 @@ from mptcpd_dbus.bus.authority import Authority
 from mptcpd_dbus.bus.contract import contract
 from mptcpd_dbus.bus.error_names import ACCESS_DENIED, DISCONNECTED, BusError
 from mptcpd_dbus.bus.names import BUS_NAME
+from mptcpd_dbus.bus.network_manager import NetworkManager
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.polkit import Polkit
@@ -45,6 +46,7 @@ class BusEdge:
         self._peers: Peers
         self._programs: Programs
         self._tree: ObjectTree
+        self._network_manager: NetworkManager
 
     async def connect(self) -> None:
         """Connect, and show everything; nobody finds us before `claim`."""
@@ -76,6 +78,7 @@ class BusEdge:
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)
+        self._network_manager = NetworkManager(transport, self._engine.take)
 
     async def check_free(self) -> None:
         """Raise NotReady if another daemon has the name already."""
@@ -128,6 +131,7 @@ class BusEdge:
     def close(self) -> None:
         """Leave the bus."""
         self._engine.attach(None)
+        self._network_manager.stop()
         self._tree.stop()
         self._peers.stop()
         self._transport.disconnect()

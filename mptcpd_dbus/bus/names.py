@@ -78,3 +78,6 @@ DIALOGUES = 32
 UID_DIALOGUES = 4
 CHECK_SECONDS = 25.0
 DIALOGUE_SECONDS = 300.0
+
+# How many of NetworkManager's devices are asked what they are.
+DEVICES = 1024

@@ -6,7 +6,8 @@ from mptcpd_dbus.bus.names import INTERFACE_PREFIX
 
 NETWORK_INTERFACE = Interface(
     INTERFACE_PREFIX + "Interface",
-    "A network interface of this host, as rtnetlink(7) tells it.",
+    "A network interface of this host, as rtnetlink(7) tells it. The last six properties are what"
+    " NetworkManager adds; while it does not run, they are 'unknown', false or ''.",
     properties=(
         Property("Index", "u", lambda i: i.index, "The interface index.", "const"),
         Property("Name", "s", lambda i: i.name, "The name, which may change."),
@@ -32,6 +33,41 @@ NETWORK_INTERFACE = Interface(
             lambda i: [f"ipv{family}" for family in sorted(i.default_routes)],
             "The address families ('ipv4', 'ipv6') for which the main table has a default route"
             " over it.",
+        ),
+        Property(
+            "Managed", "b", lambda i: i.management.managed, "Whether NetworkManager manages it."
+        ),
+        Property(
+            "Metered",
+            "s",
+            lambda i: i.management.metered,
+            "Whether data over it costs: 'yes', 'no', 'guess-yes', 'guess-no' or 'unknown'.",
+        ),
+        Property(
+            "Connectivity",
+            "s",
+            lambda i: i.management.connectivity,
+            "What can be reached over it, the better of IPv4 and IPv6: 'none', 'portal' (a login"
+            " page), 'limited', 'full' or 'unknown'.",
+        ),
+        Property(
+            "Primary",
+            "b",
+            lambda i: i.management.primary,
+            "Whether it has the connection that NetworkManager takes for the primary one.",
+        ),
+        Property(
+            "DeviceType",
+            "s",
+            lambda i: i.management.device_type,
+            "NetworkManager's word for the device: 'ethernet', 'wifi', 'modem', 'bt', 'wireguard',"
+            " ...; one that has none yet is a number.",
+        ),
+        Property(
+            "ConnectionId",
+            "s",
+            lambda i: i.management.connection_id,
+            "The name of NetworkManager's connection profile that is active on it, or ''.",
         ),
     ),
 )

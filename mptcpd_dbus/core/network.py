@@ -1,8 +1,10 @@
-"""The host's interfaces with their addresses and default routes, as rtnetlink tells them."""
+"""The host's interfaces as rtnetlink tells of them, and what NetworkManager adds where it runs."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag
+from typing import NamedTuple
 
 from mptcpd_dbus.core.errors import InvalidArgument
 
@@ -21,6 +23,23 @@ class AddressTrait(Flag):
 
 
 NO_TRAITS = AddressTrait(0)
+
+
+class Management(NamedTuple):
+    """What NetworkManager says of an interface; as it begins, while it says nothing.
+
+    The words are those of the properties on the bus.
+    """
+
+    managed: bool = False
+    metered: str = "unknown"
+    connectivity: str = "unknown"
+    primary: bool = False
+    device_type: str = ""
+    connection_id: str = ""
+
+
+UNKNOWN = Management()
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +61,7 @@ class Interface:
     traits: dict[str, AddressTrait] = field(default_factory=dict)
     routed: frozenset[str] = frozenset()
     default_routes: dict[int, int] = field(default_factory=dict)
+    management: Management = UNKNOWN
 
     @property
     def deprecated(self) -> frozenset[str]:
@@ -55,12 +75,19 @@ class Network:
 
     def __init__(self) -> None:
         self.interfaces: dict[int, Interface] = {}
+        self.management: Mapping[str, Management] = {}
         self._owners: dict[str, list[Interface]] = {}
 
     def owner(self, address: str) -> Interface | None:
         """Give the interface that has *address*; of several, the one that had it first."""
         owners = self._owners.get(address)
         return owners[0] if owners else None
+
+    def manage(self, interface: Interface) -> bool:
+        """Note what NetworkManager says of *interface* by its name; give whether that is new."""
+        before = interface.management
+        interface.management = self.management.get(interface.name, UNKNOWN)
+        return interface.management != before
 
     def by_name(self, name: str) -> Interface:
         """Give the interface called *name*; raise InvalidArgument if there is none."""

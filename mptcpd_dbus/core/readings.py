@@ -4,9 +4,10 @@ A reading is the whole present truth about its subject, never a difference.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mptcpd_dbus.core.network import AddressTrait
+from mptcpd_dbus.core.network import AddressTrait, Management
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
 
@@ -166,6 +167,13 @@ class AddressTraitsRead:
     traits: AddressTrait
 
 
+@dataclass(frozen=True, slots=True)
+class ManagementRead:
+    """What NetworkManager says of its devices, by the interface's name; nothing where it is not."""
+
+    interfaces: Mapping[str, Management]
+
+
 Reading = (
     ConnectionRead
     | SubflowRead
@@ -177,6 +185,7 @@ Reading = (
     | DefaultRoutesRead
     | RoutedAddressesRead
     | AddressTraitsRead
+    | ManagementRead
     | PolicyRead
     | PolicyGone
     | OwnerRead

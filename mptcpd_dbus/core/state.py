@@ -80,6 +80,7 @@ class State:
             readings.DefaultRoutesRead: self._default_routes_read,
             readings.RoutedAddressesRead: self._routed_addresses_read,
             readings.AddressTraitsRead: self._address_traits_read,
+            readings.ManagementRead: self._management_read,
             readings.PolicyRead: self._policy_read,
             readings.PolicyGone: self._policy_gone,
             readings.OwnerRead: self._owner_read,
@@ -401,6 +402,7 @@ class State:
             return self._update_interface(event)
         interface = Interface(event.index, event.name, event.kind, event.up, event.running)
         self.network.interfaces[event.index] = interface
+        self.network.manage(interface)
         return Change(subject=interface, added=(interface,), changed=self._moved())
 
     def _update_interface(
@@ -416,6 +418,7 @@ class State:
         interface.name, interface.kind, interface.up, interface.running = after
         changed: tuple[Thing, ...] = (interface,)
         if before[0] != after[0]:
+            self.network.manage(interface)
             changed += tuple(self._subflows_over(interface))
         return Change(subject=interface, changed=changed)
 
@@ -466,6 +469,11 @@ class State:
             return None
         interface.traits[reading.address] = reading.traits
         return Change(subject=interface, changed=(interface,))
+
+    def _management_read(self, reading: readings.ManagementRead) -> Change | None:
+        self.network.management = reading.interfaces
+        changed = tuple(filter(self.network.manage, self.network.interfaces.values()))
+        return Change(changed=changed) if changed else None
 
     def _interface_of(self, bound_to: int, local_address: str) -> Interface | None:
         network = self.network

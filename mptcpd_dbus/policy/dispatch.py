@@ -113,6 +113,7 @@ class Dispatch:
             readings.RoutedAddressesRead: self._network_event,
             readings.DefaultRoutesRead: self._network_event,
             readings.AddressTraitsRead: self._network_event,
+            readings.ManagementRead: self._network_event,
             readings.LocalAddressesRead: self._path_manager_read,
             readings.EndpointsRead: self._endpoints_read,
             readings.SettingsRead: lambda *_: settings_read(),
@@ -172,7 +173,8 @@ class Dispatch:
         what: events.NetworkEvent
         | readings.RoutedAddressesRead
         | readings.DefaultRoutesRead
-        | readings.AddressTraitsRead,
+        | readings.AddressTraitsRead
+        | readings.ManagementRead,
         change: Change,
     ) -> None:
         gone = change.subject if isinstance(change.subject, network.Interface) else None

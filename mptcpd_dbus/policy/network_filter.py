@@ -18,8 +18,13 @@ from mptcpd_dbus.core.events import (
     NewLocalAddress,
     UpdateInterface,
 )
-from mptcpd_dbus.core.network import AddressTrait, Interface, Network
-from mptcpd_dbus.core.readings import AddressTraitsRead, DefaultRoutesRead, RoutedAddressesRead
+from mptcpd_dbus.core.network import AddressTrait, Interface, Management, Network
+from mptcpd_dbus.core.readings import (
+    AddressTraitsRead,
+    DefaultRoutesRead,
+    ManagementRead,
+    RoutedAddressesRead,
+)
 
 EXISTING, CHECK_ROUTE = "existing", "check_route"
 SCOPES = {
@@ -77,7 +82,12 @@ class NetworkFilter:
 
     def take(
         self,
-        what: NetworkEvent | RoutedAddressesRead | AddressTraitsRead | DefaultRoutesRead | None,
+        what: NetworkEvent
+        | RoutedAddressesRead
+        | AddressTraitsRead
+        | DefaultRoutesRead
+        | ManagementRead
+        | None,
     ) -> list[NetworkEvent]:
         """Give what policies are told after *what* has changed the network; None: anything may."""
         match what:
@@ -89,7 +99,7 @@ class NetworkFilter:
                 return self._compare_addresses(interface, told, (what.address,))
             case NewInterface() | UpdateInterface() | DeleteInterface():
                 return self._compare(what.index)
-            case RoutedAddressesRead() | DefaultRoutesRead() | None:
+            case RoutedAddressesRead() | DefaultRoutesRead() | ManagementRead() | None:
                 indices = dict.fromkeys([*self._told, *self._network.interfaces])
                 return [event for index in indices for event in self._compare(index)]
 
@@ -126,7 +136,7 @@ class NetworkFilter:
             gone = [DeleteLocalAddress(index, address) for address in told.addresses]
             return [*gone, DeleteInterface(index)]
         now = (index, interface.name, interface.kind, interface.up, interface.running)
-        facts = (now, dict(interface.default_routes))
+        facts = (now, dict(interface.default_routes), interface.management)
         found: list[NetworkEvent] = []
         if told is None:
             told = self._told[index] = _Told(facts)
@@ -153,8 +163,8 @@ class NetworkFilter:
         return found
 
 
-# The fields of NewInterface, and the default routes.
-_Facts = tuple[tuple[int, str, str, bool, bool], dict[int, int]]
+# The fields of NewInterface, the default routes, and what NetworkManager says.
+_Facts = tuple[tuple[int, str, str, bool, bool], dict[int, int], Management]
 
 
 @dataclass(slots=True)

@@ -118,6 +118,11 @@ class Interface:
     while the carrier is away.  `addresses` maps each to its prefix length, those that are no longer
     preferred (RFC 4862) are in `deprecated`, too.  `default_routes` has for each family (4, 6)
     with a default route over it in the main table its metric.
+
+    What follows NetworkManager says, and `managed` whether it cares for the interface at all; where
+    it does not run or does not know, they are "unknown", False or "".  `metered` is "yes", "no",
+    "guess-yes" or "guess-no"; `connectivity` is "none", "portal", "limited" or "full"; `primary`
+    has the connection with the default route.
     """
 
     index: int
@@ -128,6 +133,17 @@ class Interface:
     addresses: Mapping[str, int]
     deprecated: frozenset[str]
     default_routes: Mapping[int, int]
+    managed: bool = False
+    metered: str = "unknown"
+    connectivity: str = "unknown"
+    primary: bool = False
+    device_type: str = ""
+    connection_id: str = ""
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether data over it costs, as far as NetworkManager knows or guesses."""
+        return self.metered in ("yes", "guess-yes")
 
     def addresses_for(self, remote_address: str) -> tuple[str, ...]:
         """Give the addresses from which *remote_address* may be reached now; none without carrier.
@@ -281,6 +297,7 @@ def interface(living: network.Interface, shown: Mapping[str, int]) -> Interface:
         MappingProxyType(dict(shown)),
         frozenset(living.deprecated & shown.keys()),
         MappingProxyType(dict(living.default_routes)),
+        *living.management,
     )
 
 
