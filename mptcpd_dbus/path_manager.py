@@ -13,7 +13,7 @@ from mptcpd_dbus.core import commands, events, readings
 from mptcpd_dbus.core.address_ids import AddressIds
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
-from mptcpd_dbus.core.endpoints import Endpoint
+from mptcpd_dbus.core.endpoints import NETWORKMANAGER, Endpoint
 from mptcpd_dbus.core.errors import (
     InvalidArgument,
     KernelRefused,
@@ -23,6 +23,7 @@ from mptcpd_dbus.core.errors import (
     NoSuchEndpoint,
     NoSuchSubflow,
     NotManageable,
+    NotOurs,
     NotReady,
     SubflowFailed,
 )
@@ -302,14 +303,16 @@ class PathManager:
                 return endpoint
         raise NoSuchEndpoint(f"endpoint {entry.address} was added, and removed by somebody else")
 
-    async def remove_endpoint(self, endpoint: Endpoint) -> None:
+    async def remove_endpoint(self, endpoint: Endpoint, *, force: bool = False) -> None:
         """Delete *endpoint*; subflows from its address are closed by the kernel."""
-        self._check_endpoint(endpoint)
+        self._check_endpoint(endpoint, force=force)
         await self._commander.execute(commands.DelAddr(endpoint.id))
 
-    async def set_endpoint_flags(self, endpoint: Endpoint, flags: int) -> None:
+    async def set_endpoint_flags(
+        self, endpoint: Endpoint, flags: int, *, force: bool = False
+    ) -> None:
         """Change *endpoint*'s flags, of which the kernel can change two."""
-        self._check_endpoint(endpoint)
+        self._check_endpoint(endpoint, force=force)
         entry = endpoint.entry
         if (entry.flags ^ flags) & ~(AddressFlag.BACKUP | AddressFlag.FULLMESH):
             raise InvalidArgument(
@@ -322,9 +325,17 @@ class PathManager:
             )
         )
 
-    async def flush_endpoints(self) -> None:
-        """Delete all endpoints; the limits stay."""
-        await self._commander.execute(commands.FlushAddrs())
+    async def flush_endpoints(self, *, force: bool = False) -> None:
+        """Delete all endpoints, NetworkManager's only by *force*; the limits stay."""
+        self._apply(self._kernel.endpoints())
+        present = self._state.endpoints
+        others = [e for e in present.values() if e.origin != NETWORKMANAGER]
+        if force or len(others) == len(present):
+            await self._commander.execute(commands.FlushAddrs())
+            return
+        for endpoint in others:
+            if present.get(endpoint.id) is endpoint:
+                await self._commander.execute(commands.DelAddr(endpoint.id))
 
     async def set_limits(self, subflows: int | None, add_addr_accepted: int | None) -> None:
         """Set the in-kernel path manager's limits; None leaves one as it is."""
@@ -388,12 +399,17 @@ class PathManager:
         if self._state.connections.get(connection.token) is not connection:
             raise NoSuchConnection(f"connection {connection.token:08x} closed meanwhile")
 
-    def _check_endpoint(self, endpoint: Endpoint) -> None:
-        """Raise unless *endpoint* still has its ID, which others may have given away."""
+    def _check_endpoint(self, endpoint: Endpoint, *, force: bool) -> None:
+        """Raise unless *endpoint* still has its ID, and is not NetworkManager's."""
         self._apply(self._kernel.endpoints())
         if self._state.endpoints.get(endpoint.id) is not endpoint:
             raise NoSuchEndpoint(
                 f"endpoint {endpoint.entry.address} is gone (the kernel says: address not found)"
+            )
+        if endpoint.origin == NETWORKMANAGER and not force:
+            raise NotOurs(
+                f"endpoint {endpoint.entry.address} is NetworkManager's, which would set it again:"
+                " change connection.mptcp-flags of its profile (or, on the bus, say Force)"
             )
 
     def _completed(self, connection: Connection, wish: SubflowWish) -> tuple[SubflowWish, int]:

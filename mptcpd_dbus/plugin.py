@@ -18,6 +18,7 @@ from mptcpd_dbus.core.errors import (
     NoSuchEndpoint,
     NoSuchSubflow,
     NotManageable,
+    NotOurs,
     NotReady,
     SubflowFailed,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "NoSuchEndpoint",
     "NoSuchSubflow",
     "NotManageable",
+    "NotOurs",
     "NotReady",
     "PathManager",
     "Plugin",

@@ -2,7 +2,8 @@
 
 Every address that the daemon shows becomes an endpoint bound to its interface, unless it is of the
 link or deprecated, or its interface has no carrier.  Endpoints of others (NetworkManager, ip(8),
-programs on the bus) are never changed or removed, and an address that has one gets no second.
+programs on the bus) are never changed or removed, and an address that has one gets no second.  That
+NetworkManager has some, too, is told once: one of the two should leave it to the other.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,6 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from mptcpd_dbus.plugin import (
+    ConfigurationError,
     Endpoint,
     Interface,
     InvalidArgument,
@@ -41,6 +43,7 @@ class AddrAdv(Plugin):
         self._flags = self.pm.addr_flags or ("subflow",)
         self._timer: Timer | None = None
         self._left: set[str] = set()
+        self._theirs: set[str] = set()
         self._waiting: list[str] = []
         self._deleted: dict[str, list[float]] = {}
         self._added = {endpoint.address for endpoint in self._ours()}
@@ -63,6 +66,7 @@ class AddrAdv(Plugin):
 
     async def reload(self) -> None:
         self._left.clear()
+        self._theirs.clear()
         self._deleted.clear()
         await self._changed()
 
@@ -81,6 +85,10 @@ class AddrAdv(Plugin):
             self._timer = self.after(LOOK_AGAIN, self._compare)
         endpoints = [e for e in self.pm.endpoints if "implicit" not in e.flags]
         taken = {endpoint.address for endpoint in endpoints if not endpoint.port} | self._left
+        theirs = {e.address for e in endpoints if e.origin == "networkmanager"} & wanted.keys()
+        if theirs - self._theirs:
+            self._theirs |= theirs
+            self.after(0, self._conflict, sorted(theirs))
         missing = [address for address in wanted if address not in taken]
         if missing:
             await self._raise_limits(len(endpoints) + len(missing))
@@ -88,6 +96,12 @@ class AddrAdv(Plugin):
         if waiting and waiting != self._waiting:
             self.log.info("the kernel takes no more endpoints: %s must wait", ", ".join(waiting))
         self._waiting = waiting
+
+    async def _conflict(self, theirs: list[str]) -> None:
+        raise ConfigurationError(
+            f"NetworkManager has endpoints for {', '.join(theirs)}, too, and keeps them: do without"
+            " this plugin, or set connection.mptcp-flags=disabled in those profiles"
+        )
 
     def _addresses(self) -> list[tuple[str, Interface]]:
         """Give the first address of each interface, then the second ones, for slots are few."""

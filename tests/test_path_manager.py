@@ -12,6 +12,7 @@ import pytest
 from mptcpd_dbus.commander import EVENTS, READ_BACK
 from mptcpd_dbus.core import commands, errors, readings
 from mptcpd_dbus.core.connections import Connection, Subflow
+from mptcpd_dbus.core.network import Management
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 from tests.world import FIRST, SECOND_ADDRESS, TOKEN, WISH, World
 
@@ -318,3 +319,42 @@ async def test_a_low_port_without_the_capability_is_refused_with_what_is_missing
 
     with pytest.raises(errors.KernelRefused, match="needs CAP_NET_BIND_SERVICE"):
         await world.pm.add_endpoint(replace(ENDPOINT, port=80, flags=AddressFlag.SIGNAL))
+
+
+# What is NetworkManager's
+
+
+async def _with_networkmanager(world: World) -> tuple[Any, Any]:
+    """Give an endpoint of NetworkManager's and one of ours, on the same interface."""
+    world.link(2, "link1", "10.0.1.1")
+    world.engine.take(readings.ManagementRead({"link1": Management(managed=True)}))
+    await world.kernel.execute(commands.AddAddr(AddressEntry("10.0.1.1", interface_index=2)))
+    ours = await world.pm.add_endpoint(AddressEntry("10.0.3.1", interface_index=2))
+    return next(e for e in world.state.endpoints.values() if e is not ours), ours
+
+
+async def test_an_endpoint_of_networkmanagers_is_changed_by_force_only(world: World) -> None:
+    theirs, ours = await _with_networkmanager(world)
+    backup = AddressFlag.BACKUP
+
+    with pytest.raises(errors.NotOurs, match=r"10\.0\.1\.1 is NetworkManager's"):
+        await world.pm.remove_endpoint(theirs)
+    with pytest.raises(errors.NotOurs, match=r"change connection\.mptcp-flags"):
+        await world.pm.set_endpoint_flags(theirs, backup)
+    await world.pm.set_endpoint_flags(ours, backup)
+    await world.pm.set_endpoint_flags(theirs, backup, force=True)
+    assert theirs.entry.flags == ours.entry.flags == backup
+    await world.pm.remove_endpoint(theirs, force=True)
+    assert list(world.state.endpoints.values()) == [ours]
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_flush_leaves_networkmanager_its_own_unless_forced(
+    world: World, *, force: bool
+) -> None:
+    theirs, _ = await _with_networkmanager(world)
+    await world.kernel.execute(commands.AddAddr(AddressEntry("10.0.7.1")))
+
+    await world.pm.flush_endpoints(force=force)
+
+    assert list(world.state.endpoints.values()) == ([] if force else [theirs])

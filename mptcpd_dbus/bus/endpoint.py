@@ -6,7 +6,7 @@ from typing import Any
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
 from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_ENDPOINTS
-from mptcpd_dbus.bus.options import NoOptions, read_flags, read_options
+from mptcpd_dbus.bus.options import ForceOptions, read_flags, read_options
 from mptcpd_dbus.core.endpoints import Endpoint, flag_words
 from mptcpd_dbus.path_manager import PathManager
 
@@ -15,14 +15,14 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
     """Declare the interface; its commands go to *pm*, *interface_name* knows ifindexes."""
 
     async def remove(endpoint: Endpoint, _: Call, given: dict[str, Any]) -> None:
-        read_options(NoOptions, given)
-        await pm.remove_endpoint(endpoint)
+        force = read_options(ForceOptions, given).Force
+        await pm.remove_endpoint(endpoint, force=force)
 
     async def set_flags(
         endpoint: Endpoint, _: Call, words: list[str], given: dict[str, Any]
     ) -> None:
-        read_options(NoOptions, given)
-        await pm.set_endpoint_flags(endpoint, read_flags(words))
+        force = read_options(ForceOptions, given).Force
+        await pm.set_endpoint_flags(endpoint, read_flags(words), force=force)
 
     return Interface(
         INTERFACE_PREFIX + "Endpoint",
@@ -49,9 +49,11 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
             Property(
                 "Origin",
                 "s",
-                lambda e: "mptcpd" if e.ours else "other",
-                "Who added it: 'mptcpd' (this daemon), 'networkmanager', or 'other' (also the"
-                " kernel itself, which flags those 'implicit'). More words may come.",
+                lambda e: e.origin,
+                "Who added it: 'mptcpd' (this daemon), 'networkmanager' (every other without port"
+                " on an interface that NetworkManager manages: it takes those for its own), or"
+                " 'other' (also the kernel itself, which flags those 'implicit'). More words may"
+                " come.",
             ),
         ),
         methods=(
@@ -61,7 +63,7 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
                 (),
                 remove,
                 "Delete the endpoint; the kernel withdraws its address and closes its subflows."
-                " There are no options yet.",
+                " Fails with NotOurs if it is NetworkManager's. Options: Force b (even then).",
                 MANAGE_ENDPOINTS,
             ),
             Method(
@@ -70,7 +72,8 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
                 (),
                 set_flags,
                 "Give the endpoint exactly these flags. The kernel can change 'backup' and"
-                " 'fullmesh' only. There are no options yet.",
+                " 'fullmesh' only. Fails with NotOurs if it is NetworkManager's. Options: Force b"
+                " (even then).",
                 MANAGE_ENDPOINTS,
             ),
         ),

@@ -33,6 +33,7 @@ ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.NoSuchSubflow: ERROR_PREFIX + "NoSuchSubflow",
     errors.NoSuchAddress: ERROR_PREFIX + "NoSuchAddress",
     errors.NoSuchEndpoint: ERROR_PREFIX + "NoSuchEndpoint",
+    errors.NotOurs: ERROR_PREFIX + "NotOurs",
     errors.NotManageable: ERROR_PREFIX + "NotManageable",
     errors.NotReady: ERROR_PREFIX + "NotReady",
     errors.AlreadyRegistered: ERROR_PREFIX + "AlreadyRegistered",

@@ -17,6 +17,7 @@ from mptcpd_dbus.bus.names import (
     SET_PATH_MANAGER,
 )
 from mptcpd_dbus.bus.options import (
+    ForceOptions,
     NoOptions,
     Options,
     read_flags,
@@ -126,8 +127,7 @@ class _Methods:
         return (path_of(await self._pm.add_endpoint(entry)),)
 
     async def flush_endpoints(self, _: State, __: Call, given: dict[str, Any]) -> None:
-        read_options(NoOptions, given)
-        await self._pm.flush_endpoints()
+        await self._pm.flush_endpoints(force=read_options(ForceOptions, given).Force)
 
     async def set_limits(self, _: State, __: Call, given: dict[str, Any]) -> None:
         options = read_options(LimitOptions, given)
@@ -284,7 +284,8 @@ def manager_interface(
                 args("a{sv} options"),
                 (),
                 methods.flush_endpoints,
-                "Delete all endpoints; limits stay. There are no options yet.",
+                "Delete all endpoints but NetworkManager's; limits stay. Options: Force b (those,"
+                " too).",
                 MANAGE_ENDPOINTS,
             ),
             Method(

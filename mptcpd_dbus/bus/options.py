@@ -22,6 +22,12 @@ class NoOptions(Options):
     """A method that has none yet, and room for some."""
 
 
+class ForceOptions(Options):
+    """The options of methods that spare what is NetworkManager's."""
+
+    Force: bool = False
+
+
 def read_options(model: type[OptionsT], given: dict[str, Any]) -> OptionsT:
     """Check *given* against *model*; raise InvalidArgument naming the first wrong option."""
     try:

@@ -5,17 +5,25 @@ from dataclasses import dataclass
 
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 
+OURS, NETWORKMANAGER, OTHER = "mptcpd", "networkmanager", "other"
+"""Who has added an endpoint, in the words of the property Origin."""
+
 _WORDS = {flag.value: flag.name.lower() for flag in AddressFlag if flag.name}
 _BITS = {word: bit for bit, word in _WORDS.items()}
 
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """An endpoint; `entry` is what the kernel says of it, `ours` whether this daemon added it."""
+    """An endpoint; `entry` is what the kernel says of it, `origin` who has added it."""
 
     id: int
     entry: AddressEntry
-    ours: bool = False
+    origin: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether this daemon added it."""
+        return self.origin == OURS
 
 
 def flag_words(flags: int) -> list[str]:

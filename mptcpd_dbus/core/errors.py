@@ -3,6 +3,7 @@
 MptcpdError
 ├── InvalidArgument       the caller gave something that cannot be meant
 ├── NoSuchConnection, NoSuchSubflow, NoSuchAddress, NoSuchEndpoint
+├── NotOurs               the endpoint belongs to NetworkManager
 ├── NotManageable         the connection belongs to the in-kernel path manager
 ├── NotReady              it cannot be done yet, or not on this kernel
 ├── LimitReached          a bound of ours is exhausted
@@ -38,6 +39,10 @@ class NoSuchAddress(MptcpdError):
 
 class NoSuchEndpoint(MptcpdError):
     """The in-kernel path manager has no such endpoint."""
+
+
+class NotOurs(MptcpdError):
+    """The endpoint is NetworkManager's, which would only set it again."""
 
 
 class NotManageable(MptcpdError):

@@ -12,7 +12,7 @@ from typing import Any, Union
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
-from mptcpd_dbus.core.endpoints import Endpoint
+from mptcpd_dbus.core.endpoints import NETWORKMANAGER, OTHER, OURS, Endpoint
 from mptcpd_dbus.core.network import Interface, Network
 from mptcpd_dbus.core.policies import Policy
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, ConnectionState
@@ -309,27 +309,34 @@ class State:
         for entry in entries.values():
             endpoint = known.get(entry.id)
             if endpoint is None:
-                known[entry.id] = Endpoint(entry.id, entry, self._is_ours(entry))
+                known[entry.id] = Endpoint(entry.id, entry, self._origin(entry))
                 added.append(known[entry.id])
             elif endpoint.entry != entry:
-                endpoint.entry, endpoint.ours = entry, self._is_ours(entry)
+                endpoint.entry, endpoint.origin = entry, self._origin(entry)
                 changed.append(endpoint)
         return Change(added=tuple(added), changed=tuple(changed), removed=removed)
 
     def _own_endpoints_read(self, reading: readings.OwnEndpointsRead) -> Change | None:
         self._own_endpoints = reading.keys
-        changed: list[Thing] = []
-        for endpoint in self.endpoints.values():
-            ours = self._is_ours(endpoint.entry)
-            if endpoint.ours != ours:
-                endpoint.ours = ours
-                changed.append(endpoint)
-        return Change(changed=tuple(changed)) if changed else None
+        changed = self._passed_on()
+        return Change(changed=changed) if changed else None
 
-    def _is_ours(self, entry: AddressEntry) -> bool:
-        # The kernel makes an implicit one for an address that a connection uses.
-        implicit = bool(entry.flags & AddressFlag.IMPLICIT)
-        return not implicit and (entry.id, entry.address, entry.port) in self._own_endpoints
+    def _passed_on(self) -> tuple[Endpoint, ...]:
+        """Say anew whose each endpoint is; give those that are somebody else's now."""
+        before = {endpoint: endpoint.origin for endpoint in self.endpoints.values()}
+        for endpoint in before:
+            endpoint.origin = self._origin(endpoint.entry)
+        return tuple(endpoint for endpoint, origin in before.items() if endpoint.origin != origin)
+
+    def _origin(self, entry: AddressEntry) -> str:
+        if entry.flags & AddressFlag.IMPLICIT:
+            return OTHER  # the kernel makes one for an address that a connection uses
+        if (entry.id, entry.address, entry.port) in self._own_endpoints:
+            return OURS
+        interface = self.network.interfaces.get(entry.interface_index)
+        # NetworkManager binds all of its own to their device, and takes any there for its own.
+        managed = interface is not None and interface.management.managed
+        return NETWORKMANAGER if managed and not entry.port else OTHER
 
     def _limits_read(self, reading: readings.LimitsRead) -> Change:
         self.limits = reading
@@ -472,7 +479,8 @@ class State:
 
     def _management_read(self, reading: readings.ManagementRead) -> Change | None:
         self.network.management = reading.interfaces
-        changed = tuple(filter(self.network.manage, self.network.interfaces.values()))
+        managed = tuple(filter(self.network.manage, self.network.interfaces.values()))
+        changed: tuple[Thing, ...] = (*managed, *self._passed_on())
         return Change(changed=changed) if changed else None
 
     def _interface_of(self, bound_to: int, local_address: str) -> Interface | None:

@@ -332,7 +332,7 @@ class PathManager:
         await self._commands.set_endpoint_flags(self._endpoint(endpoint), _flag_bits(flags))
 
     async def flush_endpoints(self) -> None:
-        """Delete all endpoints, other people's, too; the limits stay."""
+        """Delete all endpoints, other people's, too, but not NetworkManager's; the limits stay."""
         await self._commands.flush_endpoints()
 
     async def set_limits(

@@ -167,7 +167,9 @@ class Endpoint:
 
     `flags` are ip-mptcp(8)'s words; `interface_index` is 0 where its subflows are bound to none;
     `ours` tells those that this very plugin has added, before a restart of the daemon, too, from
-    those of NetworkManager, an administrator, a program on the bus or another plugin.
+    those of NetworkManager, an administrator, a program on the bus or another plugin.  `origin` is
+    "mptcpd" for this one and all that the daemon has added, "networkmanager" for those that cannot
+    be changed here, or "other".
     """
 
     id: int
@@ -176,6 +178,7 @@ class Endpoint:
     flags: tuple[str, ...]
     interface_index: int
     ours: bool
+    origin: str = endpoints.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,4 +314,5 @@ def endpoint(living: endpoints.Endpoint, *, ours: bool) -> Endpoint:
         tuple(endpoints.flag_words(entry.flags)),
         entry.interface_index,
         ours,
+        living.origin,
     )

@@ -8,6 +8,8 @@ import asyncio
 from dataclasses import replace
 
 from mptcpd_dbus.core import events
+from mptcpd_dbus.core.network import Management
+from mptcpd_dbus.core.readings import ManagementRead
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.testing.fake_kernel import JOINED, Answer
 from mptcpd_dbus.testing.play import TOKEN, Happening, World
@@ -40,6 +42,17 @@ def _carrier(name: str, *, running: bool) -> Happening:
         index = world.names[name]
         kind = world.engine.state.network.interfaces[index].kind
         world.engine.take(events.UpdateInterface(index, name, kind, up=True, running=running))
+
+    return happen
+
+
+def managed(name: str, *, metered: str = "unknown", connectivity: str = "unknown") -> Happening:
+    """NetworkManager, which manages the interface, says this of it."""
+
+    def happen(world: World) -> None:
+        said = Management(managed=True, metered=metered, connectivity=connectivity)
+        others = world.engine.state.network.management
+        world.engine.take(ManagementRead({**others, name: said}))
 
     return happen
 

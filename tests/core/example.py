@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
-from mptcpd_dbus.core.readings import ConnectionRead, SubflowRead
+from mptcpd_dbus.core.readings import ConnectionRead, Reading, SubflowRead
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import FourTuple
 
@@ -48,7 +48,7 @@ INITIAL_ROW = SubflowRead(
 JOINED_ROW = replace(INITIAL_ROW, four_tuple=SECOND, local_id=1, initial=False)
 
 
-def state_after(*history: events.Event) -> State:
+def state_after(*history: events.Event | Reading) -> State:
     """Give the state that knows *history* and nothing else."""
     state = State()
     for event in history:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mptcpd_dbus.core import events, readings
-from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait
+from mptcpd_dbus.core.network import NO_TRAITS, UNKNOWN, AddressTrait, Management
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 from tests.core.example import (
@@ -252,3 +252,55 @@ def test_another_address_under_an_endpoints_id_is_another_endpoint(other: Addres
     assert state.endpoints[1] is not old
     assert (change.added, change.removed) == ((state.endpoints[1],), (old,))
     assert (old.entry, state.endpoints[1].entry) == (first, other)
+
+
+# What NetworkManager says
+
+METERED = Management(managed=True, metered="yes")
+SAID = readings.ManagementRead({"link1": METERED})
+
+
+def test_what_networkmanager_says_belongs_to_the_interface_of_that_name_whoever_came_first() -> (
+    None
+):
+    before, after = state_after(SAID, LINK1), state_after(LINK1, SAID)
+    renamed = state_after(SAID, LINK1, replace(LINK1, name="wan0"))
+    back = state_after(SAID, LINK1, replace(LINK1, name="wan0"), LINK1)
+
+    said = [state.network.interfaces[2].management for state in (before, after, renamed, back)]
+    assert said == [METERED, METERED, UNKNOWN, METERED]
+
+
+def test_only_what_it_says_anew_is_a_change() -> None:
+    state = state_after(LINK1, replace(LINK1, index=3, name="link2"), SAID)
+
+    assert state.apply(SAID) is None
+    change = state.apply(readings.ManagementRead({}))
+    assert change is not None
+    assert change.changed == (state.network.interfaces[2],)
+    assert state.network.interfaces[2].management == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("entry", "origin"),
+    [
+        (AddressEntry("10.0.1.1", 1, interface_index=2), "networkmanager"),
+        (AddressEntry("10.0.1.1", 1), "other"),
+        (AddressEntry("10.0.1.1", 1, port=80, interface_index=2), "other"),
+        (AddressEntry("10.0.1.1", 1, interface_index=9), "other"),
+        (AddressEntry("10.0.1.1", 1, flags=AddressFlag.IMPLICIT, interface_index=2), "other"),
+        (AddressEntry("10.0.1.1", 7, interface_index=2), "mptcpd"),
+    ],
+)
+def test_endpoints_without_port_on_what_it_manages_are_its_own_unless_they_are_ours(
+    entry: AddressEntry, origin: str
+) -> None:
+    ours = readings.OwnEndpointsRead(frozenset({(7, "10.0.1.1", 0)}))
+    state = state_after(LINK1, SAID, ours, readings.EndpointsRead((entry,)))
+    (endpoint,) = state.endpoints.values()
+    assert endpoint.origin == origin
+
+    change = state.apply(readings.ManagementRead({}))
+    assert change is not None
+    assert endpoint.origin == ("other" if origin == "networkmanager" else origin)
+    assert (endpoint in change.changed) == (origin == "networkmanager")

@@ -12,13 +12,16 @@ import pytest
 
 from tests.conftest import show_on_failure
 from tests.e2e.conftest import MakeStage
-from tests.e2e.stage import INTERFACE, Stage
+from tests.e2e.stage import ENDPOINT, INTERFACE, MANAGER, Stage
 from tests.lab.bus import PrivateBus
-from tests.lab.hosts import Lab, address
+from tests.lab.client import ROOT, BusError
+from tests.lab.hosts import LINKS, Lab, address
 from tests.lab.network_manager import BUS_POLICY, NetworkManager
 from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.wait import eventually
 
+ADDR_ADV = "/org/mptcpd1/plugin/addr_adv"
+OF = {link: {address("client", link, family) for family in (4, 6)} for link in LINKS}
 NOTHING = {
     "Managed": False,
     "Metered": "unknown",
@@ -147,3 +150,111 @@ async def test_what_networkmanager_knows_shows_and_changes(
     await _says(it, "link1", Primary=False, ConnectionId="Café")
     await manager.nmcli("device", "set", "link2", "managed", "no")
     await _says(it, "link2", Managed=False, ConnectionId="")
+
+
+# Its endpoints
+
+
+MPTCP_FLAGS = "connection.mptcp-flags"
+SIGNAL_ONLY = "enabled,signal,also-without-default-route"
+
+
+def _endpoints(stage: Stage) -> dict[str, tuple[int, str]]:
+    """Give ID and flags of the endpoints by address, as ip(8) shows them."""
+    found = {}
+    for line in stage.lab.ip("client", "mptcp", "endpoint", "show").splitlines():
+        at, _, number, *words = line.split()
+        found[at] = int(number), " ".join(words)
+    return found
+
+
+async def _origins(stage: Stage) -> dict[str, str]:
+    objects = await stage.viewer.managed_objects()
+    shown = [o[ENDPOINT] for o in objects.values() if ENDPOINT in o]
+    return {e["Address"]: e["Origin"] for e in shown}
+
+
+async def _path_of(stage: Stage, address: str) -> str:
+    objects = await stage.viewer.managed_objects()
+    return next(
+        p for p, o in objects.items() if ENDPOINT in o and o[ENDPOINT]["Address"] == address
+    )
+
+
+async def test_endpoints_of_networkmanager_are_its_own_until_it_is_forced(
+    stage: MakeStage, manager: NetworkManager
+) -> None:
+    await manager.start()
+    await manager.set(1, MPTCP_FLAGS, SIGNAL_ONLY)
+    it = await stage(path_manager="kernel")
+    theirs = set(OF[1])
+    it.lab.ip(
+        "client", "mptcp", "endpoint", "add", "10.0.2.1", "port", "90", "signal", "dev", "link2"
+    )
+    it.lab.ip("client", "mptcp", "endpoint", "add", "10.0.3.1", "subflow", "dev", "link3")
+    ours = await it.command(
+        ROOT,
+        MANAGER,
+        "AddEndpoint",
+        "sasa{sv}",
+        address("client", 2, 6),
+        ["subflow"],
+        {"Interface": "link2"},
+    )
+    expected = dict.fromkeys(theirs, "networkmanager") | {"10.0.2.1": "other", "10.0.3.1": "other"}
+
+    async def known() -> bool:
+        assert await _origins(it) == expected | {address("client", 2, 6): "mptcpd"}
+        return True
+
+    await eventually(known)
+    path = await _path_of(it, "10.0.1.1")
+    backup = ["signal", "backup"]
+    with pytest.raises(BusError, match=r"NotOurs.* connection\.mptcp-flags"):
+        await it.command(path, ENDPOINT, "Remove", "a{sv}", {})
+    with pytest.raises(BusError, match=r"NotOurs"):
+        await it.command(path, ENDPOINT, "SetFlags", "asa{sv}", backup, {})
+    await it.command(
+        ours, ENDPOINT, "SetFlags", "asa{sv}", ["subflow", "backup"], {}
+    )  # the control
+    before = _endpoints(it)
+    await it.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
+    assert _endpoints(it) == {a: before[a] for a in theirs}
+
+    await it.command(path, ENDPOINT, "SetFlags", "asa{sv}", backup, {"Force": True})
+    assert _endpoints(it)["10.0.1.1"][1] == "signal backup dev link1"
+    await it.command(path, ENDPOINT, "Remove", "a{sv}", {"Force": True})
+    assert "10.0.1.1" not in _endpoints(it)
+    await manager.stop()
+
+    async def nobodys() -> bool:
+        return set((await _origins(it)).values()) == {"other"}
+
+    await eventually(nobodys)
+    await it.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
+    assert not _endpoints(it)
+
+
+async def test_addr_adv_leaves_networkmanagers_endpoints_alone_and_says_so_once(
+    stage: MakeStage, manager: NetworkManager
+) -> None:
+    await manager.start()
+    await manager.set(1, MPTCP_FLAGS, SIGNAL_ONLY)
+    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
+    it = await stage("--config", str(write_configuration(text)), path_manager="kernel")
+
+    async def settled() -> bool:
+        problem = await it.viewer.get(ADDR_ADV, "org.mptcpd1.Plugin", "Problem")
+        assert "NetworkManager has endpoints for 10.0.1.1, dead:beef:1::1, too" in problem
+        assert _endpoints(it).keys() == OF[1] | OF[2] | OF[3]
+        return True
+
+    await eventually(settled)
+    before = _endpoints(it)
+    it.lab.ip("client", "address", "add", "10.0.250.1/24", "dev", "link3")
+    await eventually(lambda: "10.0.250.1" in _endpoints(it))  # it has looked again
+    it.lab.ip("client", "address", "delete", "10.0.250.1/24", "dev", "link3")
+    await eventually(lambda: _endpoints(it) == before)
+    assert {flags for a, (_, flags) in before.items() if a in OF[1]} == {"signal dev link1"}
+    assert {flags for a, (_, flags) in before.items() if a in OF[2]} == {"subflow dev link2"}
+    assert it.daemon.log.read_text().count("NetworkManager has endpoints") == 1

@@ -19,6 +19,7 @@ from mptcpd_dbus.testing import (
     connect,
     cut,
     link,
+    managed,
     no_address,
     play,
     restore,
@@ -124,6 +125,65 @@ def test_on_a_server_it_does_nothing() -> None:
     played = play(PLUGIN, *LINKS, connect(server_side=True), announced(2, "10.0.8.1"), wait(100))
 
     assert played.commands == []
+
+
+# What data costs
+
+
+def _spared(word: str, metered: str, *more: Happening) -> Played:
+    eth = managed("eth0", metered=word)
+    return play(PLUGIN, *LINKS, eth, connect(), *more, settings={"metered": metered})
+
+
+@pytest.mark.parametrize("word", ["yes", "guess-yes"])
+@pytest.mark.parametrize("prefer", ["", "eth0"])
+def test_a_metered_interface_stands_by_even_if_it_is_preferred(word: str, prefer: str) -> None:
+    settings = {"metered": "backup", "prefer": prefer}
+    eth = managed("eth0", metered=word)
+
+    played = play(PLUGIN, *LINKS, eth, connect(), settings=settings)
+
+    assert _subflows(played) == {"eth0": "backup", "wlan0": "", "wwan0": "backup"}
+
+
+@pytest.mark.parametrize(
+    ("word", "metered"),
+    [("no", "backup"), ("guess-no", "backup"), ("unknown", "avoid"), ("yes", "use")],
+)
+def test_one_that_is_not_metered_or_may_be_used_is_like_any_other(word: str, metered: str) -> None:
+    assert _subflows(_spared(word, metered)) == {"eth0": "", "wlan0": "backup", "wwan0": "backup"}
+
+
+def test_one_that_becomes_metered_makes_room_and_has_it_back() -> None:
+    changes = (managed("eth0", metered="yes"), managed("eth0", metered="no"))
+
+    assert _spared("no", "backup", *changes).commands[2:] == [
+        "backup 10.0.1.1 -> 10.0.9.1:443",
+        "nobackup 10.0.2.1 -> 10.0.9.1:443",
+        "nobackup 10.0.1.1 -> 10.0.9.1:443",
+        "backup 10.0.2.1 -> 10.0.9.1:443",
+    ]
+
+
+def test_metered_ones_carry_when_no_other_can() -> None:
+    wlan = managed("wlan0", metered="yes")
+
+    played = _spared("yes", "backup", wlan, cut("wwan0"))
+
+    assert _subflows(played) == {"eth0": "", "wlan0": "backup"}
+
+
+def test_one_that_is_avoided_has_no_subflow_before_it_is_needed() -> None:
+    wwan = managed("wwan0", metered="yes")
+    needed = (ETH, wwan, WWAN, connect(), cut("eth0"))
+
+    idle = play(PLUGIN, *needed[:4], settings={"metered": "avoid"})
+    carries = play(PLUGIN, *needed, settings={"metered": "avoid"})
+    spared = play(PLUGIN, *needed, restore("eth0"), settings={"metered": "avoid"})
+
+    assert idle.commands == []
+    assert _subflows(carries) == {"wwan0": ""}
+    assert _subflows(spared) == {"eth0": "", "wwan0": "backup"}
 
 
 # Links and addresses that come and go

@@ -18,6 +18,7 @@ from mptcpd_dbus.testing import (
     connect,
     cut,
     link,
+    managed,
     no_address,
     play,
     reload,
@@ -185,6 +186,36 @@ def test_somebody_who_was_quicker_keeps_the_address() -> None:
         ("10.0.1.1", ("signal",), False),
         ("10.0.2.1", ("subflow",), True),
     ]
+
+
+async def _set_by_networkmanager(world: World) -> None:
+    """Let NetworkManager have endpoints for wlan0, and the daemon see it."""
+    index = world.names["wlan0"]
+    await world.kernel.execute(commands.AddAddr(AddressEntry("10.0.1.1", interface_index=index)))
+    managed("wlan0")(world)
+    world.engine.take(world.kernel.endpoints())
+
+
+@pytest.mark.parametrize("again", [(), (reload(),)], ids=["once", "reload"])
+def test_endpoints_of_networkmanager_stay_and_that_is_told_once(
+    again: tuple[Happening, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = (link("wlan0"), _set_by_networkmanager, address("wlan0", "10.0.1.1"))
+
+    played = play(ADDR_ADV, *first, PHONE, address("wlan0", "10.0.1.2"), wait(100), *again)
+
+    text = "NetworkManager has endpoints for 10.0.1.1, too, and keeps them"
+    assert text in played.problem
+    assert sum(text in record.getMessage() for record in caplog.records) == 1 + len(again)
+    assert [(e.address, e.origin, e.ours) for e in played.endpoints] == [
+        ("10.0.1.1", "networkmanager", False),
+        ("10.0.2.1", "mptcpd", True),
+        ("10.0.1.2", "mptcpd", True),
+    ]
+
+
+def test_endpoints_of_networkmanager_for_other_addresses_are_no_conflict() -> None:
+    assert not play(ADDR_ADV, link("wlan0"), _set_by_networkmanager, PHONE).problem
 
 
 def test_an_endpoint_deleted_while_it_is_removed_is_no_error() -> None:

@@ -18,12 +18,12 @@ from mptcpd_dbus.core.events import (
     NewLocalAddress,
     UpdateInterface,
 )
-from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait, Interface
-from mptcpd_dbus.core.readings import AddressTraitsRead, RoutedAddressesRead
+from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait, Interface, Management
+from mptcpd_dbus.core.readings import AddressTraitsRead, ManagementRead, RoutedAddressesRead
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 
-Happening = NetworkEvent | RoutedAddressesRead | AddressTraitsRead
+Happening = NetworkEvent | RoutedAddressesRead | AddressTraitsRead | ManagementRead
 LINK1 = NewInterface(2, "link1", "ether", up=True, running=True)
 LOOPBACK = NewInterface(1, "lo", "loopback", up=True, running=True)
 FIRST = NewLocalAddress(2, "10.0.1.1", 24)
@@ -59,6 +59,15 @@ class Host:
 
 def link(*, name: str = "link1", running: bool = True) -> UpdateInterface:
     return UpdateInterface(2, name, "ether", up=True, running=running)
+
+
+def test_what_networkmanager_says_is_told_once_for_each_that_is_shown_and_that_it_changes() -> None:
+    hidden = NewInterface(3, "docker0", "bridge", up=True, running=True)
+    host = Host(deny=("docker*",))
+    metered = ManagementRead(dict.fromkeys(("link1", "docker0"), Management(metered="yes")))
+
+    assert host.play(LINK1, hidden, metered, metered) == [LINK1, link()]
+    assert host.play(ManagementRead({})) == [link()]
 
 
 def test_everything_is_told_once_where_nothing_is_configured() -> None:
