@@ -7,6 +7,7 @@ Every event and every reading passes `step`; nothing else changes the state.
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from mptcpd_dbus.core import events, readings
@@ -132,10 +133,17 @@ class Engine:
                 self._tell(None, change)
             if isinstance(what, readings.EndpointsRead):
                 self.pm.own_endpoints.forget_gone()
+            if isinstance(what, readings.ManagementRead):
+                self._read_endpoints()
         else:
             change = self._happen(what)
         if change is not None and self._policies is not None:
             self._policies.post(what, change)
+
+    def _read_endpoints(self) -> None:
+        """Look at those that NetworkManager may have set: the kernel tells nobody of them."""
+        with suppress(MptcpdError, OSError):  # then the next sweep tells
+            self.step(self.kernel.endpoints())
 
     def _happen(self, event: events.Event) -> Change | None:
         _log.debug("%s", event)

@@ -1,8 +1,9 @@
 """What NetworkManager says of interfaces, on this bus: read again whenever some of it has changed.
 
-It may come, go and hang: it is never started by us, and only who owns its name is heard, for
-anybody may send a signal.  Its devices are asked one by one, as all its objects in one answer would
-hold the loop.  Must not know what is done with it.  Source: nm-dbus-interface.h, and
+It may come, go and hang: it is never started by us.  Only who owns its name is heard, for anybody
+may send a signal, and only root is believed, should a bus let others have that name.  Its devices
+are asked one by one, as all its objects in one answer would hold the loop.  Must not know what is
+done with what it says.  Source: nm-dbus-interface.h, and
 org.freedesktop.NetworkManager, .Device and .Connection.Active in its D-Bus reference.
 """
 # SPDX-License-Identifier: BSD-3-Clause
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from mptcpd_dbus.bus.error_names import NAME_HAS_NO_OWNER, BusError
+from mptcpd_dbus.bus.error_names import ACCESS_DENIED, NAME_HAS_NO_OWNER, BusError
 from mptcpd_dbus.bus.message import Incoming
 from mptcpd_dbus.bus.names import DEVICES
 from mptcpd_dbus.bus.signatures import is_path
@@ -44,7 +45,7 @@ _RULES = (
     ),
 )
 _NONE = "/"  # the path of no object
-_LONGEST = 256  # characters of a connection's name
+_LONGEST = 256  # characters of a text; the rest is cut off
 _METERED = ("unknown", "yes", "no", "guess-yes", "guess-no")
 _CONNECTIVITY = ("unknown", "none", "portal", "limited", "full")
 _TYPES = (
@@ -121,6 +122,7 @@ class NetworkManager:
     async def _read(self) -> None:
         owner, found = self._owner, dict[str, Management]()
         if owner:
+            await self._check_root(owner)
             manager = await self._properties(owner, _PATH, NAME)
             primary = _get(manager, "PrimaryConnection", _NONE)
             for path in _get(manager, "Devices", [])[:DEVICES]:
@@ -130,6 +132,14 @@ class NetworkManager:
                     found[name] = await self._management(owner, device, primary)
         if owner == self._owner:
             self._take(ManagementRead(found))
+
+    async def _check_root(self, owner: str) -> None:
+        (uid,) = await self._transport.call(
+            DBUS, DBUS_PATH, DBUS, "GetConnectionUnixUser", "s", owner
+        )
+        if uid != 0:
+            self._take(ManagementRead({}))
+            raise BusError(ACCESS_DENIED, f"only root is believed, and uid {uid} has its name")
 
     async def _management(self, owner: str, device: dict[str, Any], primary: str) -> Management:
         active = _get(device, "ActiveConnection", _NONE)
@@ -142,7 +152,7 @@ class NetworkManager:
             connectivity=_word(_CONNECTIVITY, max(reached), "unknown"),
             primary=active == primary != _NONE,
             device_type=_word(_TYPES, kind, str(kind)),
-            connection_id=_get(profile, "Id", "")[:_LONGEST],
+            connection_id=_get(profile, "Id", ""),
         )
 
     async def _properties(self, owner: str, path: object, interface: str) -> dict[str, Any]:
@@ -155,9 +165,11 @@ class NetworkManager:
 
 
 def _get(values: dict[str, Any], key: str, default: _T) -> _T:
-    """Give a value if it has the type of the *default*, for anybody may answer anything."""
+    """Give a value if it has the type of the *default*, and no more of a text than we keep."""
     value = values.get(key)
-    return value if type(value) is type(default) else default
+    if type(value) is not type(default):
+        return default
+    return value[:_LONGEST] if isinstance(value, str) else value
 
 
 def _word(words: tuple[str, ...], number: int, default: str) -> str:

@@ -174,6 +174,8 @@ class ManagementRead:
     interfaces: Mapping[str, Management]
 
 
+NetworkReading = DefaultRoutesRead | RoutedAddressesRead | AddressTraitsRead | ManagementRead
+
 Reading = (
     ConnectionRead
     | SubflowRead
@@ -182,10 +184,7 @@ Reading = (
     | OwnEndpointsRead
     | LimitsRead
     | SettingsRead
-    | DefaultRoutesRead
-    | RoutedAddressesRead
-    | AddressTraitsRead
-    | ManagementRead
+    | NetworkReading
     | PolicyRead
     | PolicyGone
     | OwnerRead

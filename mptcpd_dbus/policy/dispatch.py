@@ -170,11 +170,7 @@ class Dispatch:
 
     def _network_event(
         self,
-        what: events.NetworkEvent
-        | readings.RoutedAddressesRead
-        | readings.DefaultRoutesRead
-        | readings.AddressTraitsRead
-        | readings.ManagementRead,
+        what: events.NetworkEvent | readings.NetworkReading,
         change: Change,
     ) -> None:
         gone = change.subject if isinstance(change.subject, network.Interface) else None

@@ -23,6 +23,7 @@ from mptcpd_dbus.core.readings import (
     AddressTraitsRead,
     DefaultRoutesRead,
     ManagementRead,
+    NetworkReading,
     RoutedAddressesRead,
 )
 
@@ -80,15 +81,7 @@ class NetworkFilter:
             if self._shows_address(interface, address)
         }
 
-    def take(
-        self,
-        what: NetworkEvent
-        | RoutedAddressesRead
-        | AddressTraitsRead
-        | DefaultRoutesRead
-        | ManagementRead
-        | None,
-    ) -> list[NetworkEvent]:
+    def take(self, what: NetworkEvent | NetworkReading | None) -> list[NetworkEvent]:
         """Give what policies are told after *what* has changed the network; None: anything may."""
         match what:
             case NewLocalAddress() | DeleteLocalAddress() | AddressTraitsRead():

@@ -5,6 +5,9 @@ without NetworkManager are the controls.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import pwd
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ import pytest
 
 from tests.conftest import show_on_failure
 from tests.e2e.conftest import MakeStage
-from tests.e2e.stage import ENDPOINT, INTERFACE, MANAGER, Stage
+from tests.e2e.stage import ENDPOINT, INTERFACE, MANAGER, PORT, Stage
 from tests.lab.bus import PrivateBus
-from tests.lab.client import ROOT, BusError
+from tests.lab.client import ROOT, BusClient, BusError
 from tests.lab.hosts import LINKS, Lab, address
-from tests.lab.network_manager import BUS_POLICY, NetworkManager
+from tests.lab.network_manager import BUS_POLICY, NAME, NetworkManager
 from tests.lab.plugin_files import shipped_plugins, write_configuration
+from tests.lab.sandbox import SCRATCH
 from tests.lab.wait import eventually
 
 ADDR_ADV = "/org/mptcpd1/plugin/addr_adv"
@@ -37,12 +41,31 @@ load-plugins = active_backup
 [plugin active_backup]
 interfaces = link1, link2
 """
+CARELESS = f"""
+<busconfig><policy context="mandatory"><allow own="{NAME}"/></policy></busconfig>
+"""
+RULES = """
+[[rule]]
+name = "spared"
+strategy = "active_backup"
+interfaces = ["link1", "link2"]
+match.port = [4242]
+settings = { prefer = ["link1"], metered = "backup" }
+
+[[rule]]
+name = "used"
+strategy = "active_backup"
+interfaces = ["link1", "link2"]
+settings = { prefer = ["link1"] }
+"""
 
 
 @pytest.fixture
 def bus_policies(bus_policies: list[Path]) -> list[Path]:
-    """Let NetworkManager on the bus."""
-    return [*bus_policies, BUS_POLICY]
+    """Let NetworkManager on the bus, and anybody have its name, which no system does."""
+    careless = SCRATCH / "careless.conf"
+    careless.write_text(CARELESS)
+    return [*bus_policies, BUS_POLICY, careless]
 
 
 @pytest.fixture
@@ -77,14 +100,18 @@ async def _says(stage: Stage, name: str, **wanted: Any) -> None:
     await eventually(same)
 
 
-async def _stands_by(stage: Stage, *wanted: int) -> None:
-    """Wait until there are two subflows, and those over these links are backups of ours."""
+async def _stands_by(stage: Stage, *wanted: int, port: int = PORT) -> None:
+    """Wait until both kernels have two subflows to *port*, backups of ours over these links."""
     expected = {address("client", link): link in wanted for link in (1, 2)}
 
     async def same() -> bool:
         shown = await stage.subflows()
-        assert {local[0]: backup[0] for _, local, _, _, backup in shown} == expected
+        backups = {local[0]: ours for _, local, (_, to), _, (ours, _) in shown if to == port}
+        assert backups == expected
         assert shown == stage.sockets()
+        told = replace(stage, host="server").sockets()
+        heard = {at[0]: theirs for _, (_, to), at, _, (_, theirs) in told if to == port}
+        assert heard == expected
         return True
 
     await eventually(same)
@@ -133,6 +160,24 @@ async def test_without_the_setting_it_does_not_matter_what_data_costs(
     await _stands_by(it, 2)
 
 
+async def test_rules_say_for_which_connections_it_matters(
+    stage: MakeStage, manager: NetworkManager
+) -> None:
+    (SCRATCH / "metered.toml").write_text(RULES)
+    text = CONFIGURATION.replace("active_backup", "rules", 1).partition("[plugin")[0]
+    text += f"[plugin rules]\nfile = {SCRATCH}/metered.toml\n"
+    await manager.start()
+    await _metered(manager, 1)
+    it = await stage("--config", str(write_configuration(text.format(shipped_plugins()))))
+    for port in (PORT, 8080):
+        await it.connection(await it.listener(port=port), port=port)
+    await _stands_by(it, 1)
+    await _stands_by(it, 2, port=8080)  # the control
+    await _metered(manager, 2)
+    await _stands_by(it, 2)
+    await _stands_by(it, 2, port=8080)
+
+
 async def test_what_networkmanager_knows_shows_and_changes(
     stage: MakeStage, manager: NetworkManager
 ) -> None:
@@ -150,6 +195,31 @@ async def test_what_networkmanager_knows_shows_and_changes(
     await _says(it, "link1", Primary=False, ConnectionId="Café")
     await manager.nmcli("device", "set", "link2", "managed", "no")
     await _says(it, "link2", Managed=False, ConnectionId="")
+
+
+async def test_one_that_hangs_holds_up_nobody(stage: MakeStage, manager: NetworkManager) -> None:
+    await manager.start()
+    await manager.set(1, "connection.metered", "yes")
+    manager.signal(signal.SIGSTOP)
+    it = await stage()
+    assert await _said(it, "link1") == NOTHING
+    manager.signal(signal.SIGCONT)
+    await _says(it, "link1", Metered="yes")
+
+
+@pytest.mark.usefixtures("people")
+async def test_nobody_but_root_is_believed(stage: MakeStage, manager: NetworkManager) -> None:
+    it = await stage()
+    alice = pwd.getpwnam("alice").pw_uid
+    async with await BusClient.connect("alice") as client:
+        await client.bus_call("RequestName", "su", NAME, 0)
+        await eventually(
+            lambda: f"only root is believed, and uid {alice} has" in it.daemon.log.read_text()
+        )
+        assert await _said(it, "link1") == NOTHING
+    await manager.start()
+    await manager.set(1, "connection.metered", "yes")
+    await _says(it, "link1", Metered="yes")
 
 
 # Its endpoints
@@ -257,4 +327,29 @@ async def test_addr_adv_leaves_networkmanagers_endpoints_alone_and_says_so_once(
     await eventually(lambda: _endpoints(it) == before)
     assert {flags for a, (_, flags) in before.items() if a in OF[1]} == {"signal dev link1"}
     assert {flags for a, (_, flags) in before.items() if a in OF[2]} == {"subflow dev link2"}
+    assert it.daemon.log.read_text().count("NetworkManager has endpoints") == 1
+
+
+async def test_endpoints_of_addr_adv_that_networkmanager_replaces_are_left_to_it(
+    stage: MakeStage, manager: NetworkManager
+) -> None:
+    """What it did not set itself it deletes on its devices, on their next activation."""
+    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
+    it = await stage("--config", str(write_configuration(text)), path_manager="kernel")
+    everywhere = dict.fromkeys(OF[1] | OF[2] | OF[3], "mptcpd")
+
+    async def ours() -> bool:
+        return await _origins(it) == everywhere
+
+    await eventually(ours)
+    await manager.start()
+    await manager.nmcli("connection", "modify", "lab1", MPTCP_FLAGS, SIGNAL_ONLY)
+    await manager.nmcli("connection", "up", "lab1")
+
+    async def settled() -> bool:
+        assert await _origins(it) == everywhere | dict.fromkeys(OF[1], "networkmanager")
+        return True
+
+    await eventually(settled)
+    assert {flags for a, (_, flags) in _endpoints(it).items() if a in OF[1]} == {"signal dev link1"}
     assert it.daemon.log.read_text().count("NetworkManager has endpoints") == 1

@@ -19,11 +19,16 @@ from mptcpd_dbus.core.events import (
     UpdateInterface,
 )
 from mptcpd_dbus.core.network import NO_TRAITS, AddressTrait, Interface, Management
-from mptcpd_dbus.core.readings import AddressTraitsRead, ManagementRead, RoutedAddressesRead
+from mptcpd_dbus.core.readings import (
+    AddressTraitsRead,
+    ManagementRead,
+    NetworkReading,
+    RoutedAddressesRead,
+)
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 
-Happening = NetworkEvent | RoutedAddressesRead | AddressTraitsRead | ManagementRead
+Happening = NetworkEvent | NetworkReading
 LINK1 = NewInterface(2, "link1", "ether", up=True, running=True)
 LOOPBACK = NewInterface(1, "lo", "loopback", up=True, running=True)
 FIRST = NewLocalAddress(2, "10.0.1.1", 24)
