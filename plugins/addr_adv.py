@@ -85,7 +85,11 @@ class AddrAdv(Plugin):
             self._timer = self.after(LOOK_AGAIN, self._compare)
         endpoints = [e for e in self.pm.endpoints if "implicit" not in e.flags]
         taken = {endpoint.address for endpoint in endpoints if not endpoint.port} | self._left
-        theirs = {e.address for e in endpoints if e.origin == "networkmanager"} & wanted.keys()
+        theirs = {
+            wanted[e.address].name
+            for e in endpoints
+            if e.origin == "networkmanager" and e.address in wanted
+        }
         if theirs - self._theirs:
             self._theirs |= theirs
             self.after(0, self._conflict, sorted(theirs))
@@ -99,8 +103,8 @@ class AddrAdv(Plugin):
 
     async def _conflict(self, theirs: list[str]) -> None:
         raise ConfigurationError(
-            f"NetworkManager has endpoints for {', '.join(theirs)}, too, and keeps them: do without"
-            " this plugin, or set connection.mptcp-flags=disabled in those profiles"
+            f"NetworkManager has endpoints on {', '.join(theirs)}, too, and keeps them: do without"
+            " this plugin, or set connection.mptcp-flags=disabled in the profiles there"
         )
 
     def _addresses(self) -> list[tuple[str, Interface]]:

@@ -73,6 +73,7 @@ class NetworkManager:
         self._process: subprocess.Popen[Any] | None = None
         profiles = self._directory / "profiles"
         profiles.mkdir(parents=True)
+        self.log.touch()
         names = ",".join(f"interface-name:link{link}" for link in links)
         settings = _CONFIGURATION.format(directory=self._directory, links=names)
         (self._directory / "NetworkManager.conf").write_text(settings)

@@ -203,7 +203,7 @@ def test_endpoints_of_networkmanager_stay_and_that_is_told_once(
 
     played = play(ADDR_ADV, *first, PHONE, address("wlan0", "10.0.1.2"), wait(100), *again)
 
-    text = "NetworkManager has endpoints for 10.0.1.1, too, and keeps them"
+    text = "NetworkManager has endpoints on wlan0, too, and keeps them"
     assert text in played.problem
     assert sum(text in record.getMessage() for record in caplog.records) == 1 + len(again)
     assert [(e.address, e.origin, e.ours) for e in played.endpoints] == [
