@@ -313,13 +313,17 @@ async def test_endpoints_of_networkmanager_are_its_own_until_it_is_forced(
     assert not _endpoints(it)
 
 
+async def _with_addr_adv(stage: MakeStage) -> Stage:
+    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
+    return await stage("--config", str(write_configuration(text)), path_manager="kernel")
+
+
 async def test_addr_adv_leaves_networkmanagers_endpoints_alone_and_says_so_once(
     stage: MakeStage, manager: NetworkManager
 ) -> None:
     await manager.start()
     await manager.set(1, MPTCP_FLAGS, SIGNAL_ONLY)
-    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
-    it = await stage("--config", str(write_configuration(text)), path_manager="kernel")
+    it = await _with_addr_adv(stage)
 
     async def settled() -> bool:
         problem = await it.viewer.get(ADDR_ADV, "org.mptcpd1.Plugin", "Problem")
@@ -342,8 +346,7 @@ async def test_endpoints_of_addr_adv_that_networkmanager_replaces_are_left_to_it
     stage: MakeStage, manager: NetworkManager
 ) -> None:
     """What it did not set itself it deletes on its devices when it looks at them again."""
-    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
-    it = await stage("--config", str(write_configuration(text)), path_manager="kernel")
+    it = await _with_addr_adv(stage)
     elsewhere = dict.fromkeys(OF[2] | OF[3], "mptcpd")
 
     async def ours() -> bool:

@@ -59,7 +59,7 @@ route1={server[6]}/128,{v6[1]},{metric}
 _FURNISH = """\
 mkdir -p /run/NetworkManager "$0/run" "$0/lib"
 mount --bind "$0/run" /run/NetworkManager && mount --bind "$0/lib" /var/lib &&
-mount -o remount,ro /sys && exec "$@"
+mount -o remount,bind,ro /sys && exec "$@"
 """
 _numbers = itertools.count(1)
 
