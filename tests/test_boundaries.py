@@ -13,6 +13,15 @@ OURS = "mptcpd_dbus"
 IMPURE = {"asyncio", "pathlib", "select", "socket", "subprocess", "os", "threading"}
 EDGES = {"kernel": "pyroute2", "bus": "dbus_next"}
 KNOWS_BOTH_EDGES = "mptcpd_dbus/daemon.py"
+CLIENT = "ctl"
+CLIENT_KNOWS = (
+    "__version__",
+    "ctl",
+    "core.addresses",
+    "core.errors",
+    "core.types",
+    *(f"bus.{name}" for name in ("transport", "message", "error_names", "names")),
+)
 EDGELESS = ("policy", "plugin.py", "testing")
 FOR_TESTS = "testing"
 
@@ -60,10 +69,20 @@ def _broken(top: str, part: str, name: str) -> Iterator[str]:
             yield f"only {OURS}/{edge} may"
     if top == "plugins" and first == OURS and not _within(name, f"{OURS}.plugin"):
         yield f"a plugin imports only {OURS}.plugin"
+    yield from _broken_by_the_client(part, name)
     if part in EDGES and _within(name, f"{OURS}.policy"):
         yield "an edge knows no policy"
     if part != FOR_TESTS and _within(name, f"{OURS}.{FOR_TESTS}"):
         yield "it is for tests"
+
+
+def _broken_by_the_client(part: str, name: str) -> Iterator[str]:
+    """Give the rules of the wall between the daemon and mptcpctl that an import breaks."""
+    known = any(_within(name, f"{OURS}.{its}") for its in CLIENT_KNOWS)
+    if part == CLIENT and _within(name, OURS) and not known:
+        yield "mptcpctl knows the bus, not the daemon"
+    if part != CLIENT and _within(name, f"{OURS}.{CLIENT}"):
+        yield "the daemon does not know its client"
 
 
 def _within(name: str, package: str) -> bool:
@@ -120,6 +139,11 @@ def test_the_daemon_does_know_both_edges() -> None:
         ("mptcpd_dbus/testing/x.py", "from mptcpd_dbus.bus import names", "policies know none"),
         ("mptcpd_dbus/engine.py", "from mptcpd_dbus.testing import play", "it is for tests"),
         ("mptcpd_dbus/bus/x.py", "from mptcpd_dbus.policy import host", "knows no policy"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.engine import Engine", "knows the bus"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.bus import objects", "knows the bus"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.core.state import State", "knows the bus"),
+        ("mptcpd_dbus/ctl/x.py", "import dbus_next", "only mptcpd_dbus/bus may"),
+        ("mptcpd_dbus/daemon.py", "from mptcpd_dbus.ctl import view", "not know its client"),
     ],
 )
 def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str) -> None:
@@ -140,6 +164,8 @@ def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str)
         ("mptcpd_dbus/policy/x.py", "from mptcpd_dbus.engine import Engine\nimport asyncio"),
         ("mptcpd_dbus/bus/x.py", "from mptcpd_dbus.policy_protocol import Policies"),
         ("mptcpd_dbus/testing/x.py", "from mptcpd_dbus.testing.play import World"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.bus.transport import Transport\nimport json"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.ctl.view import View"),
     ],
 )
 def test_an_import_that_may_be_is_not_named(path: str, source: str) -> None:

@@ -38,8 +38,10 @@ class Stream:
         on_message: Callable[[Head, bytes], None],
         on_oversize: Callable[[Head, bytes], None],
         on_drained: Callable[[], None],
+        other_bytes: int = OTHER_BYTES,
     ) -> None:
         self._sock = sock
+        self._other_bytes = other_bytes
         self._on_message = on_message
         self._on_oversize = on_oversize
         self._on_drained = on_drained
@@ -216,7 +218,7 @@ class Stream:
         if available < HEAD_BYTES:
             return None
         head = read_head(self._inbox, at)
-        limit = CALL_BYTES if head.kind == CALL else OTHER_BYTES
+        limit = CALL_BYTES if head.kind == CALL else self._other_bytes
         if head.body_at > limit:  # not even its sender can be read
             self._skip = head.total
             return at

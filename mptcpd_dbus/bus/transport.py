@@ -74,9 +74,12 @@ class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
 
 
 class Transport:
-    """A connection to the bus at *address*: "system", "session" or a D-Bus address."""
+    """A connection to the bus at *address*: "system", "session" or a D-Bus address.
 
-    def __init__(self, address: str) -> None:
+    Answers and signals of more than *other_bytes* are refused.
+    """
+
+    def __init__(self, address: str, other_bytes: int = OTHER_BYTES) -> None:
         check_dbus_next()
         match address:
             case "system":
@@ -87,7 +90,8 @@ class Transport:
                 bus = _Connection(bus_address=address, negotiate_unix_fd=False)
         self._bus = bus
         sock = bus._sock  # noqa: SLF001  dbus-next has no public way to it
-        self._stream = Stream(sock, self._receive, self._refuse, self._drained)
+        self._stream = Stream(sock, self._receive, self._refuse, self._drained, other_bytes)
+        self._other_bytes = other_bytes
         self._serial = 0
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
         self._listeners: dict[tuple[str, str], list[Callable[[Incoming], None]]] = {}
@@ -259,7 +263,7 @@ class Transport:
         if head.kind == CALL:
             self.reply_error(message, LIMITS_EXCEEDED, f"a call may have {CALL_BYTES} bytes")
         else:
-            self._answer(message, BusError(LIMITS_EXCEEDED, f"more than {OTHER_BYTES} bytes"))
+            self._answer(message, BusError(LIMITS_EXCEEDED, f"more than {self._other_bytes} bytes"))
 
     def _receive(self, head: Head, data: bytes) -> None:
         # Who floods a bus sends faster than a header can be read with care.  A caller who forges
