@@ -9,11 +9,12 @@ SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
 # What the product runs on and what its tests and demo use.  NetworkManager is never started by its
 # installation here: it would take over the network of a machine that has done without.
 PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
-	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf network-manager
+	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf network-manager \
+	zsh fish mandoc
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages format lint test bench demo contract
+.PHONY: help setup packages format lint test bench demo contract captures
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,6 +62,9 @@ bench: setup ## what 10,000 live connections cost, and how fast a policy acts
 
 demo: setup ## a tour on two hosts with three links
 	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo
+
+captures: setup ## rewrite what README.md shows of mptcpctl
+	$(SANDBOX) $(VENV)/bin/python -m tests.captures
 
 contract: setup ## rewrite dbus/*.xml, the golden files of the D-Bus interfaces
 	$(VENV)/bin/python -m tests.contract

@@ -11,6 +11,7 @@ README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
 CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
 GLOSSARY = REPOSITORY / "docs/glossary.md"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
+MANUAL = REPOSITORY / "man/mptcpctl.1"
 DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP)
 
 
@@ -20,8 +21,12 @@ def blocks(document: Path, kind: str) -> list[str]:
 
 
 def command_lines(document: Path) -> list[str]:
-    """Give what a reader types after "$ "."""
-    lines = [line for block in blocks(document, "console") for line in block.splitlines()]
+    """Give what a reader types after "$ "; in a man page the examples are between .EX and .EE."""
+    if document == MANUAL:
+        found = re.findall(r"^\.EX\n(.*?)^\.EE$", document.read_text(), re.DOTALL | re.MULTILINE)
+    else:
+        found = blocks(document, "console")
+    lines = [line for block in found for line in block.splitlines()]
     assert all(line.startswith("$ ") for line in lines), lines
     return [line.removeprefix("$ ") for line in lines]
 

@@ -18,6 +18,9 @@ import pytest
 
 from mptcpd_dbus.bus import error_names
 from mptcpd_dbus.config import PLUGIN_DIR
+from mptcpd_dbus.ctl.commands import COMMANDS
+from mptcpd_dbus.ctl.parser import parse
+from tests import captures
 from tests.contract import REPOSITORY, interfaces
 from tests.documents import (
     ARCHITECTURE,
@@ -25,10 +28,12 @@ from tests.documents import (
     CONTRIBUTING,
     DOCUMENTS,
     GLOSSARY,
+    MANUAL,
     README,
     blocks,
     commands,
 )
+from tests.e2e.ctl import argv
 from tests.e2e.stage import MANAGER, PORT
 from tests.lab.app import converse
 from tests.lab.bus import PrivateBus
@@ -41,12 +46,17 @@ from tests.lab.wait import eventually
 LONGEST = {CONTRIBUTING: 100, ARCHITECTURE: 220}
 
 ON_THE_BUS = ("busctl", "gdbus")
+OURS = ("mptcpctl",)
 SYSTEM_DIRECTORIES = {
     ".conf": "/usr/share/dbus-1/system.d",
     ".service": "/usr/share/dbus-1/system-services",
     ".policy": "/usr/share/polkit-1/actions",
     ".pc": "/usr/share/pkgconfig",
     ".py": PLUGIN_DIR,
+    ".1": "/usr/share/man/man1",
+    ".fish": "/usr/share/fish/vendor_completions.d",
+    "completion/mptcpctl": "/usr/share/bash-completion/completions",
+    "completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
     "systemd/mptcpd-dbus.service": "/etc/systemd/system",
     "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d",
 }
@@ -88,12 +98,14 @@ def _check_systemctl(arguments: list[str]) -> None:
 
 
 def _check_link(arguments: list[str]) -> None:
-    """Demand what the unit starts, leading to a command of the package."""
+    """Demand what the unit starts, or what people do, leading to a command of the package."""
     option, target, link = arguments
     assert option == "-s"
-    assert f"ExecStart={link}" in (REPOSITORY / "systemd/mptcpd-dbus.service").read_text()
+    unit = (REPOSITORY / "systemd/mptcpd-dbus.service").read_text()
+    assert f"ExecStart={link}" in unit or link == "/usr/bin/mptcpctl"
     scripts = (REPOSITORY / "pyproject.toml").read_text()
     assert f"\n{Path(target).name} = " in scripts
+    assert Path(link).name == Path(target).name
 
 
 def _check_python(arguments: list[str]) -> None:
@@ -123,7 +135,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 
 @pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=lambda path: path.name)
 def test_what_is_typed_to_build_and_install_fits_the_files(document: Path) -> None:
-    typed = [words for words in commands(document) if words[0] not in ON_THE_BUS]
+    typed = [words for words in commands(document) if words[0] not in ON_THE_BUS + OURS]
     assert typed
 
     for words in typed:
@@ -140,8 +152,9 @@ def test_every_file_that_the_system_wants_is_installed() -> None:
     }
     files = (
         file
-        for d in ("dbus", "plugins", "polkit", "systemd")
-        for file in REPOSITORY.glob(f"{d}/*.*")
+        for d in ("completion", "dbus", "man", "plugins", "polkit", "systemd")
+        for file in REPOSITORY.glob(f"{d}/*")
+        if file.is_file()
     )
 
     # The XML is for people and for programs that generate code; nobody reads it at run time.
@@ -171,27 +184,68 @@ def example(lab: Lab, daemon: Callable[..., Daemon]) -> Example:
     return make
 
 
-async def test_every_command_line_on_the_bus_works(example: Example, tmp_path: Path) -> None:
-    """In the order of the README; the monitor runs on and must have heard the others' effects."""
+@pytest.mark.parametrize(
+    ("document", "programs"), [(README, OURS), (README, ON_THE_BUS), (MANUAL, OURS)]
+)
+async def test_every_command_line_works(
+    example: Example, tmp_path: Path, document: Path, programs: tuple[str, ...]
+) -> None:
+    """In the document's order; a monitor runs on and must have heard the others' effects."""
     lab = await example()
-    typed = [words for words in commands(README) if words[0] in ON_THE_BUS]
+    typed = [words for words in commands(document) if words[0] in programs]
+    assert typed
     heard = tmp_path / "heard"
 
-    for words in typed:
-        if words[1] == "monitor":
+    for line in typed:
+        words = argv(*line[1:]) if line[0] in OURS else line
+        if line[1:2] == ["monitor"]:
             with heard.open("wb") as out:
                 lab.popen("client", words, stdout=out)
-            await eventually(lambda: "is owned by" in heard.read_text())
+            await eventually(lambda: re.search("is owned by|DaemonRunning", heard.read_text()))
         else:
             lab.run("client", words)
 
     def heard_all() -> bool:
         told = heard.read_text()
-        return all(f"Manager.{name} " in told for name in ("NewSubflow", "SubflowClosed"))
+        return all(f"{name} " in told for name in ("NewSubflow", "SubflowClosed"))
 
-    await eventually(heard_all)
+    if heard.exists():
+        await eventually(heard_all)
     with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
         lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
+
+
+def test_every_command_has_an_example() -> None:
+    known = {command.name for command in COMMANDS}
+    typed = [parse(words[1:]).command.name for words in commands(README) if words[0] in OURS]
+
+    assert known - {*typed} == {"limits show", "plugin show", "plugin reload", "endpoint flush"}
+
+
+def test_every_command_line_within_a_text_can_be_typed() -> None:
+    """In documents, the man page, and what the program itself says."""
+    files = [*DOCUMENTS, MANUAL, *(REPOSITORY / "mptcpd_dbus/ctl").glob("*.py")]
+    texts = "\n".join(file.read_text() for file in files)
+    lines = re.findall(r"`mptcpctl ([a-z-][^`{]*)`", texts)
+    lines += re.findall(r'^\.BR? "?mptcpctl (\w[^"\n]+)"?', texts, re.MULTILINE)
+
+    assert len(lines) > 8
+    for line in lines:
+        parse([*line.removesuffix("--help").split(), "--help"])
+
+
+async def test_what_the_readme_shows_of_mptcpctl_is_what_it_prints() -> None:
+    """But for tokens and ports, which are others each time."""
+    shown = captures.in_readme()
+
+    assert shown
+    assert {name: _shape(text) for name, text in shown.items()} == {
+        name: _shape(text) for name, text in (await captures.taken(shown)).items()
+    }
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\b[0-9a-f]{8}\b|(?<=:)\d{5}\b", "?", text)
 
 
 def test_every_method_that_commands_has_an_example() -> None:

@@ -1,7 +1,7 @@
 """What completes a command line: words of the table of commands, and names of what there is.
 
-The shells' own files in completion/ call `mptcpctl __complete WORD...`, whose last word is the one
-to complete, and get a line for each candidate: the word, a tab, what it means.
+The shells' own files in completion/ call mptcpctl with __complete and the words, whose last is the
+one to complete, and get a line for each candidate: the word, a tab, what it means.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 

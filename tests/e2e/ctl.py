@@ -54,8 +54,16 @@ class Ctl:
 
     def run(self, *words: str, bus: str = ADDRESS, **environment: str) -> Ran:
         """Run it with pipes to its end."""
+        return self._run(self.argv("--bus", bus, *words, **environment))
+
+    def complete(self, *words: str) -> Ran:
+        """Ask it, as shells do, what completes the last word."""
+        return self._run(self.argv("__complete", *words))
+
+    @staticmethod
+    def _run(argv: list[str]) -> Ran:
         ran = subprocess.run(
-            self.argv("--bus", bus, *words, **environment),
+            argv,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
