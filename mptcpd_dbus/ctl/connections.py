@@ -16,10 +16,10 @@ _LIST = (
     Column("LOCAL", 2),
     Column("REMOTE"),
     Column("STATE", 1),
-    Column("SUBFLOWS", 4),
-    Column("DEV", 3, least=6),
+    Column("SUBFLOWS", 5),
+    Column("DEV", 3, least=12),
     Column("PM", 6),
-    Column("OWNER", 5, least=6),
+    Column("OWNER", 4, least=10),
     Column("USER", 7, least=4),
 )
 _SUBFLOWS = (
@@ -127,7 +127,7 @@ def _subflow_row(it: Thing) -> tuple[str, ...]:
         {(False, False): "no", (True, False): "here", (False, True): "peer"}.get(
             (it["backup_requested"], it["backup"]), "both"
         ),
-        cell(None) if rtt is None else f"{rtt / 1000:.1f}ms",
+        f"{rtt / 1000:.1f}ms" if rtt else cell(None),
         size(counters.get("bytes_sent")),
         size(counters.get("bytes_received")),
         cell(counters.get("total_retrans")),

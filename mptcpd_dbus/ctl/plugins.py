@@ -19,7 +19,7 @@ _COLUMNS = (
     Column("PRIORITY", 4),
     Column("STEERS", 3),
     Column("ERRORS", 5),
-    Column("PROBLEM", 1, least=12),
+    Column("PROBLEM", 1, least=40),
 )
 
 

@@ -14,7 +14,7 @@ from dbus_next.aio import MessageBus
 from mptcpd_dbus.bus import message
 from mptcpd_dbus.bus import stream as stream_module
 from mptcpd_dbus.bus.error_names import DISCONNECTED, LIMITS_EXCEEDED, BusError
-from mptcpd_dbus.bus.names import CALL_BYTES, QUEUE_BYTES
+from mptcpd_dbus.bus.names import CALL_BYTES, MESSAGE_BYTES, OTHER_BYTES, QUEUE_BYTES
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport, check_dbus_next
 from mptcpd_dbus.bus.wire import encode
 from tests.bus.conftest import StandInBus, encoded, raw_call, raw_client, read_message, until
@@ -207,6 +207,30 @@ async def test_a_message_of_31_mib_is_refused_without_holding_the_loop(
     assert [call.member for call in calls] == ["Ping"]
     assert reply.message_type is MessageType.METHOD_RETURN
     assert gap < 0.1
+
+
+async def test_a_large_answer_is_for_those_who_want_it(
+    transport: Transport, bus_address: str
+) -> None:
+    """Mptcpctl does, the daemon does not."""
+    body = bytearray()
+    encode("s")(body, ("x" * OTHER_BYTES,))
+
+    def answer(call: message.Incoming) -> None:
+        transport.reply(call, "s", body)
+
+    transport.on_call = answer
+    daemon, client = Transport(bus_address), Transport(bus_address, MESSAGE_BYTES)
+    for caller in (daemon, client):
+        await caller.connect()
+    call = (transport.unique_name, "/", "org.example.Large", "Get")
+
+    (text,) = await client.call(*call)
+    assert len(text) == OTHER_BYTES
+    with pytest.raises(BusError, match="LimitsExceeded: more than"):
+        await daemon.call(*call)
+    for caller in (daemon, client):
+        caller.disconnect()
 
 
 def _read_until(raw: object, wanted: bytes) -> bytes:

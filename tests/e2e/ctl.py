@@ -4,6 +4,7 @@ It knows how to run it, and nothing of what it says.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tests.lab.bus import ADDRESS
+from tests.lab.client import BusClient, BusError
 from tests.lab.hosts import Host, Lab
 from tests.lab.sandbox import readable_repository
 from tests.lab.wait import eventually
@@ -31,6 +33,20 @@ def argv(*words: str, **environment: str) -> list[str]:
     # readline, which pytest imports, sets the width of the terminal that it sees.
     unset = ["-u", "COLUMNS", "-u", "LINES", "-u", "NO_COLOR"]
     return ["env", "-C", "/", *unset, *settings, python, "-m", "mptcpd_dbus.ctl", *words]
+
+
+async def name_on_bus(pid: int) -> str:
+    """Wait until a process is on the bus and give its name there."""
+    async with await BusClient.connect() as client:
+
+        async def found() -> str:
+            for name in await client.bus_call("ListNames", ""):
+                with contextlib.suppress(BusError):  # it has left meanwhile
+                    if await client.bus_call("GetConnectionUnixProcessID", "s", name) == pid:
+                        return str(name)
+            return ""
+
+        return await eventually(found, within=15)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,17 @@ from collections.abc import Callable
 
 import pytest
 
-from mptcpd_dbus.ctl.failure import BROKEN_PIPE, FAILED, NOT_AUTHORISED, OK, UNAVAILABLE, USAGE
+from mptcpd_dbus.ctl.failure import (
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    NOT_AUTHORISED,
+    OK,
+    UNAVAILABLE,
+    USAGE,
+)
 from tests.e2e.conftest import MakeStage
-from tests.e2e.ctl import Ctl, OnTerminal, argv
+from tests.e2e.ctl import Ctl, OnTerminal, argv, name_on_bus
 from tests.lab.bus import Agent, PrivateBus
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
@@ -39,6 +47,11 @@ async def test_a_daemon_that_does_not_answer_is_not_waited_for_without_end(
     play = await stage()
     play.daemon.pause()
 
+    with OnTerminal(Ctl(play.lab).argv("list")) as terminal:
+        await name_on_bus(terminal.pid)
+        terminal.type("\3")
+        assert await terminal.ended() == INTERRUPTED
+        assert terminal.shown.strip() == "^C"
     status, words = Ctl(play.lab).refused("list")
 
     play.daemon.resume()
