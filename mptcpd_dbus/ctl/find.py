@@ -87,6 +87,6 @@ def plugin_path(name: str) -> str:
     """Give the path of a plugin, as the documentation of its property Name says."""
     if re.fullmatch(r"[A-Za-z0-9_]+", name):
         return f"{ROOT}/plugin/{name}"
-    raw = name.encode(errors="surrogateescape")
+    raw = name.encode()
     spelt = re.sub(rb"[^A-Za-z0-9]", lambda found: b"_%02x" % ord(found[0]), raw)
     return f"{ROOT}/plugin/_/{spelt.decode() or '_'}"

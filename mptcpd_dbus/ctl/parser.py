@@ -25,6 +25,8 @@ class Call:
 
 def parse(arguments: Sequence[str]) -> Call:
     """Read *arguments*; with --help or --version nothing else needs to be right."""
+    if any("\ud800" <= letter <= "\udfff" for word in arguments for letter in word):
+        raise Misuse("the command line is not UTF-8, and D-Bus takes nothing else")
     words, call = list(arguments), Call()
     plain: list[str] = []
     while words and not is_plain(words[0]):

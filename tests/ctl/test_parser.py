@@ -66,6 +66,7 @@ def test_a_line_is_read_as_it_is_meant(typed: str, command: str, given: dict[str
         ("endpoint change 10.0.2.1 full no", "'no' may be nobackup or nofullmesh"),
         ("path-manager mine", "there is no choice 'mine'; there are kernel, userspace"),
         ("--bus nowhere", "--bus: give system, session, or a D-Bus address"),
+        ("show \udcff", "the command line is not UTF-8"),
         ("list --uid nobody-at-all", "there is no user 'nobody-at-all'"),
     ],
 )

@@ -131,6 +131,10 @@ async def test_list_and_show_tell_what_ss_shows(stage: MakeStage) -> None:
     assert {row[1] for row in subflows} == {f"{its[0]}:{its[1]}" for _, its, *_ in play.sockets()}
     assert _words(ctl.said("list"))[1][4:6] == ["2", "link1,link2"]
 
+    ctl.said("subflow", "delete", "-".join(subflows[1][1:3]))
+    await play.agreed()
+    assert _words(ctl.said("list"))[1][4:6] == ["1", "link1"]
+
 
 async def test_list_finds_those_that_are_asked_for(stage: MakeStage) -> None:
     _, ctl, token = await _connected(stage)
