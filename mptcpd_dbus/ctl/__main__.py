@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mptcpd_dbus import __version__
-from mptcpd_dbus.ctl.failure import BROKEN_PIPE, INTERRUPTED, OK, Failure
+from mptcpd_dbus.ctl.failure import BROKEN_PIPE, FAILED, INTERRUPTED, OK, Failure
 from mptcpd_dbus.ctl.parser import Call, group, parse
 from mptcpd_dbus.ctl.view import harmless
 
@@ -29,14 +29,20 @@ def main(arguments: Sequence[str]) -> int:
             _run(parse(arguments))
         sys.stdout.flush()
     except Failure as failure:
-        sys.stderr.write(f"mptcpctl: {harmless(str(failure))}\n")
-        return failure.status
+        return _complain(failure.status, str(failure))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
-        return BROKEN_PIPE
+    except OSError as error:  # of standard output, which must have nothing left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        return _complain(FAILED, f"cannot write: {error.strerror}")
     return OK
+
+
+def _complain(status: int, text: str) -> int:
+    sys.stderr.write(f"mptcpctl: {harmless(text)}\n")
+    return status
 
 
 def _run(call: Call) -> None:

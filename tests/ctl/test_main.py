@@ -5,13 +5,14 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from mptcpd_dbus import __version__
 from mptcpd_dbus.ctl.__main__ import main
 from mptcpd_dbus.ctl.commands import COMMANDS, GLOBAL_OPTIONS
-from mptcpd_dbus.ctl.failure import STATUSES, USAGE
+from mptcpd_dbus.ctl.failure import FAILED, STATUSES, USAGE
 from mptcpd_dbus.ctl.grammar import Argument, Command, Keyword
 from mptcpd_dbus.ctl.help import WIDTH
 from tests.contract import REPOSITORY
@@ -92,6 +93,17 @@ def test_a_mistake_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) 
     assert out == ""
     assert err.startswith("mptcpctl: there is no command '\\x1b[1mlist'; there are status, list, ")
     assert err.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_said() -> None:
+    argv = [sys.executable, "-m", "mptcpd_dbus.ctl", "--help"]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(argv, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert (ran.returncode, ran.stderr) == (
+        FAILED,
+        "mptcpctl: cannot write: No space left on device\n",
+    )
 
 
 def test_it_is_a_command_of_the_package() -> None:
