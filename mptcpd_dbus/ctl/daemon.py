@@ -24,6 +24,8 @@ ENDPOINT = INTERFACE_PREFIX + "Endpoint"
 PLUGIN = INTERFACE_PREFIX + "Plugin"
 
 _STANDARD = "org.freedesktop.DBus."
+_READ_SECONDS = 10.0
+_COMMAND_SECONDS = 30.0  # a join may take 20
 
 Properties = dict[str, Any]
 Objects = dict[str, dict[str, Properties]]
@@ -57,14 +59,16 @@ class Daemon:
         self, path: str, interface: str, member: str, signature: str = "", *body: Any
     ) -> Any:
         """Call a method that needs no authorisation; give what it answers, which is one value."""
-        (value,) = await self.transport.call(BUS_NAME, path, interface, member, signature, *body)
+        (value,) = await self.transport.call(
+            BUS_NAME, path, interface, member, signature, *body, timeout=_READ_SECONDS
+        )
         return value
 
     async def command(
         self, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> list[Any]:
         """Call a method that may have to ask somebody for a password first."""
-        flags, seconds = 0, 30.0
+        flags, seconds = 0, _COMMAND_SECONDS
         if self._agent:
             self._agent.start()
             flags, seconds = INTERACTIVE, seconds + DIALOGUE_SECONDS

@@ -71,13 +71,13 @@ def _words(fields: Mapping[str, Any]) -> list[str]:
         words.append(str(FourTuple(*(fields[name] for name in _FOUR_TUPLE))))
     elif "port" in left:
         words.append(end(left.pop("address"), left.pop("port")))
-    if left.get("error"):
-        left["error"] = os.strerror(left["error"])
+    if "error" in left:
+        left["error"] = os.strerror(left["error"]) if left["error"] else ""
     if left.get("reset_reason") == -1:
         del left["reset_reason"]
     for name, value in left.items():
         if value is True:
             words.append(name)
-        elif value is not False and value not in ("", 0):
+        elif value is not False and value != "":
             words.append(f"{name}={cell(value)}")
     return words

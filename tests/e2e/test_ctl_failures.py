@@ -19,18 +19,20 @@ from mptcpd_dbus.ctl.failure import (
 )
 from tests.e2e.conftest import MakeStage
 from tests.e2e.ctl import Ctl, OnTerminal, argv, name_on_bus
-from tests.lab.bus import Agent, PrivateBus
+from tests.lab.bus import Agent, Kind, PrivateBus, installed_kinds
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
 
 
-def test_without_a_daemon_it_says_how_to_start_it(lab: Lab, bus: PrivateBus) -> None:
-    del bus
+@pytest.mark.parametrize("kind", installed_kinds())
+def test_without_a_daemon_it_says_how_to_start_it(lab: Lab, kind: Kind) -> None:
+    """On either bus."""
     ctl = Ctl(lab)
     words = "mptcpd-dbus is not running; start it: systemctl start mptcpd-dbus"
 
-    for line in ("status", "list", "monitor", "reload", "--json list"):
-        assert ctl.refused(*line.split()) == (UNAVAILABLE, words)
+    with PrivateBus(kind=kind):
+        for line in ("status", "list", "monitor", "reload", "--json list"):
+            assert ctl.refused(*line.split()) == (UNAVAILABLE, words)
 
 
 def test_without_a_bus_it_names_the_bus(lab: Lab) -> None:
