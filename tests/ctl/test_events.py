@@ -12,6 +12,7 @@ from mptcpd_dbus.ctl.view import Line
 WHEN = datetime(2026, 11, 22, 21, 5, 9, 42_500, UTC)
 PATH = "/org/mptcpd1/connection/1"
 FLOW = ("10.0.1.1", 4000, "10.0.9.1", 80)
+TOLD = "00001a2b 10.0.1.1:4000 - 10.0.9.1:80"
 JOINED = (PATH, f"{PATH}/subflow/2", 0x1A2B, *FLOW, 0, 1, False, 12, "link2")
 
 
@@ -22,18 +23,17 @@ JOINED = (PATH, f"{PATH}/subflow/2", 0x1A2B, *FLOW, 0, 1, False, 12, "link2")
         (
             "NewConnection",
             (PATH, 0x1A2B, *FLOW, True, False),
-            "00001a2b 10.0.1.1:4000 - 10.0.9.1:80 server_side",
+            f"{TOLD} server_side",
         ),
         (
             "NewSubflow",
             JOINED,
-            "00001a2b 10.0.1.1:4000 - 10.0.9.1:80 local_id=0 remote_id=1 interface=link2",
+            f"{TOLD} local_id=0 remote_id=1 interface=link2",
         ),
         (
             "SubflowClosed",
             (*JOINED, 110, -1),
-            "00001a2b 10.0.1.1:4000 - 10.0.9.1:80 local_id=0 remote_id=1 interface=link2"
-            " error=Connection timed out",
+            f"{TOLD} local_id=0 remote_id=1 interface=link2 error=Connection timed out",
         ),
         ("NewAddress", (PATH, "/", 0x1A2B, 3, "dead::1", 80), "00001a2b [dead::1]:80 remote_id=3"),
         ("UpdateInterface", ("/", 3, "eth0", "veth", True, False), "name=eth0 kind=veth up"),
