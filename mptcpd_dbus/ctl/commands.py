@@ -11,6 +11,7 @@ _CONNECTION = Argument("CONNECTION", Kind.CONNECTION, "the connection")
 _SUBFLOW = Argument("SUBFLOW", Kind.SUBFLOW, "the subflow")
 _PLUGIN = Argument("NAME", Kind.PLUGIN, "the plugin")
 _ENDPOINT_ID = Keyword("id", "the endpoint's ID", Kind.ID, "ID")
+_FORCE = Keyword("force", "also what belongs to NetworkManager")
 _ENDPOINT_ADDRESS = Argument("ADDRESS", Kind.ADDRESS, "the endpoint's address", optional=True)
 
 GLOBAL_OPTIONS = (
@@ -142,7 +143,7 @@ COMMANDS = (
         "Delete an endpoint",
         "endpoints:delete",
         (_ENDPOINT_ADDRESS,),
-        (_ENDPOINT_ID,),
+        (_ENDPOINT_ID, _FORCE),
     ),
     Command(
         "endpoint change",
@@ -155,9 +156,15 @@ COMMANDS = (
             Keyword("nobackup", "they are not"),
             Keyword("fullmesh", "they go to all addresses of the peer"),
             Keyword("nofullmesh", "they do not"),
+            _FORCE,
         ),
     ),
-    Command("endpoint flush", "Delete all endpoints", "endpoints:flush"),
+    Command(
+        "endpoint flush",
+        "Delete all endpoints but NetworkManager's",
+        "endpoints:flush",
+        keywords=(_FORCE,),
+    ),
     Command("limits show", "Show the limits of the in-kernel path manager", "manager:show_limits"),
     Command(
         "limits set",

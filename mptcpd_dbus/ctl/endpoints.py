@@ -62,7 +62,7 @@ async def add(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
 async def delete(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
     """Delete it."""
     endpoint = _chosen(await all_of(daemon), given)
-    await daemon.command(endpoint["path"], ENDPOINT, "Remove", "a{sv}", {})
+    await daemon.command(endpoint["path"], ENDPOINT, "Remove", "a{sv}", _forced(given))
     out.show(DONE)
 
 
@@ -70,7 +70,7 @@ async def change(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
     """Set and clear flags; the others stay."""
     endpoint = _chosen(await all_of(daemon), given)
     flags = changed(endpoint["flags"], given)
-    await daemon.command(endpoint["path"], ENDPOINT, "SetFlags", "asa{sv}", flags, {})
+    await daemon.command(endpoint["path"], ENDPOINT, "SetFlags", "asa{sv}", flags, _forced(given))
     out.show(DONE)
 
 
@@ -85,14 +85,17 @@ def changed(flags: Sequence[str], given: dict[str, Any]) -> list[str]:
 
 async def flush(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
     """Delete all."""
-    del given
-    await daemon.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
+    await daemon.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", _forced(given))
     out.show(DONE)
 
 
 async def all_of(daemon: Daemon) -> list[Thing]:
     """Read them, in the order of their numbers."""
     return things.in_order(await daemon.below(f"{ROOT}/endpoint", ENDPOINT))
+
+
+def _forced(given: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    return things.options(given, {"force": ("Force", "b")})
 
 
 def _chosen(found: Sequence[Thing], given: dict[str, Any]) -> Thing:

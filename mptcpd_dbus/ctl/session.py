@@ -29,6 +29,7 @@ _START = "mptcpd-dbus is not running; start it: systemctl start mptcpd-dbus"
 _ALLOW = "run it as root, or have polkit allow you that action, see mptcpctl(1)"
 _HINTS = {
     ERROR_PREFIX + "NotManageable": "choose `mptcpctl path-manager userspace`, then connect anew",
+    ERROR_PREFIX + "NotOurs": "with mptcpctl, add the word force",
     ERROR_PREFIX + "NoSuchConnection": "see `mptcpctl list`",
 }
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import show_on_failure
 from tests.e2e.conftest import MakeStage
+from tests.e2e.ctl import Ctl
 from tests.e2e.stage import ENDPOINT, INTERFACE, MANAGER, PORT, Stage
 from tests.lab.bus import PrivateBus
 from tests.lab.client import ROOT, BusClient, BusError
@@ -292,6 +293,8 @@ async def test_endpoints_of_networkmanager_are_its_own_until_it_is_forced(
         await it.command(path, ENDPOINT, "Remove", "a{sv}", {})
     with pytest.raises(BusError, match=r"NotOurs"):
         await it.command(path, ENDPOINT, "SetFlags", "asa{sv}", backup, {})
+    ctl = Ctl(it.lab)
+    assert "add the word force" in ctl.refused("endpoint", "delete", "10.0.1.1")[1]
     await it.command(
         ours, ENDPOINT, "SetFlags", "asa{sv}", ["subflow", "backup"], {}
     )  # the control
@@ -301,7 +304,7 @@ async def test_endpoints_of_networkmanager_are_its_own_until_it_is_forced(
 
     await it.command(path, ENDPOINT, "SetFlags", "asa{sv}", backup, {"Force": True})
     assert _endpoints(it)["10.0.1.1"][1] == "signal backup dev link1"
-    await it.command(path, ENDPOINT, "Remove", "a{sv}", {"Force": True})
+    ctl.said("endpoint", "delete", "10.0.1.1", "force")
     assert "10.0.1.1" not in _endpoints(it)
     await manager.stop()
 
