@@ -20,6 +20,7 @@ class Registration:
     steers: str = "userspace"
     description: str = ""
     version: str = ""
+    claims: bool = True
     match: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -205,6 +205,8 @@ async def test_every_command_line_works(
             with heard.open("wb") as out:
                 lab.popen("client", words, stdout=out)
             await eventually(lambda: re.search("is owned by|DaemonRunning", heard.read_text()))
+        elif line[1:2] == ["run-plugin"]:
+            await _run_plugin(lab, words, tmp_path)
         else:
             lab.run("client", words)
 
@@ -214,6 +216,16 @@ async def test_every_command_line_works(
 
     if heard.exists():
         await eventually(heard_all)
+
+
+async def _run_plugin(lab: Lab, words: list[str], directory: Path) -> None:
+    """Have the plugin that the README shows decide until the end."""
+    (plugin,) = blocks(README, "python")
+    file, told = directory / words[-1], directory / "told"
+    file.write_text(plugin)
+    with told.open("wb") as log:
+        lab.popen("client", [*words[:-1], str(file)], stderr=log)
+    await eventually(lambda: "plugin spare decides" in told.read_text(), within=10)
     with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
         lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
 

@@ -330,7 +330,8 @@ def manager_interface(
                 " the bus: then its connections pass to the next in line. The name has 1 to 64"
                 " letters, digits and underscores. Options: Priority i (-20 to 19, default 0, the"
                 " lowest comes first), Steers s ('kernel', 'userspace' (default) or 'both'),"
-                " Description s, Version s, and which connections it wants (default: all): Port aq"
+                " Description s, Version s, Claims b (default true; false: it wants the events of"
+                " the host only), and which connections it wants (default: all): Port aq"
                 " (the server's), Prefix as (of the remote address), Uid au, Unit as (globs for"
                 " the name of a control group), Side s ('client' or 'server').",
                 REGISTER_POLICY,

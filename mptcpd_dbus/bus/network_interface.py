@@ -28,11 +28,22 @@ NETWORK_INTERFACE = Interface(
             " carrier is away.",
         ),
         Property(
+            "AddressMarks",
+            "a{sas}",
+            lambda i: i.marks,
+            "What is special of addresses, those of which nothing is are left out: 'deprecated'"
+            " (no longer preferred, RFC 4862), 'temporary' (RFC 8981), 'link-scope', 'host-scope',"
+            " and 'routed' (a default route of any table leads from it over this interface)."
+            " More words may come.",
+        ),
+        Property(
             "DefaultRoutes",
-            "as",
-            lambda i: [f"ipv{family}" for family in sorted(i.default_routes)],
+            "a{su}",
+            lambda i: {
+                f"ipv{family}": i.default_routes[family] for family in sorted(i.default_routes)
+            },
             "The address families ('ipv4', 'ipv6') for which the main table has a default route"
-            " over it.",
+            " over it, each with the metric of the best one.",
         ),
         Property(
             "Managed", "b", lambda i: i.management.managed, "Whether NetworkManager manages it."

@@ -209,6 +209,9 @@ POLICY = Interface(
     methods=(*map(_method, _HANDLERS), RELEASED),
 )
 
+HANDLER_OF = {handler.method: handler.name for handler in _HANDLERS}
+"""The handler of each method that calls one."""
+
 _METHOD_OF = {method.name: method for method in POLICY.methods}
 
 

@@ -37,6 +37,7 @@ class RegistrationOptions(Options):
     Steers: Annotated[str, Field(pattern="^(kernel|userspace|both)$")] = "userspace"
     Description: Annotated[str, Field(max_length=1000)] = ""
     Version: Annotated[str, Field(max_length=100)] = ""
+    Claims: bool = True
     Port: list[int] | None = None
     Prefix: list[str] | None = None
     Uid: list[int] | None = None
@@ -50,7 +51,8 @@ class RegistrationOptions(Options):
             for key in ("Port", "Prefix", "Uid", "Unit", "Side")
             if (value := getattr(self, key)) is not None
         }
-        return Registration(name, self.Priority, self.Steers, self.Description, self.Version, match)
+        about = (self.Priority, self.Steers, self.Description, self.Version, self.Claims)
+        return Registration(name, *about, match)
 
 
 class _Member:

@@ -122,6 +122,13 @@ def subflow_interface(pm: PathManager) -> Interface:
                 "The index of that interface, or 0.",
             ),
             Property(
+                "Bound",
+                "b",
+                lambda s: bool(s.bound_to),
+                "Whether the socket is bound to that interface.",
+                "const",
+            ),
+            Property(
                 "Initial",
                 "b",
                 lambda s: s.initial,

@@ -1,9 +1,11 @@
 """The host's interfaces as rtnetlink tells of them, and what NetworkManager adds where it runs."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 from mptcpd_dbus.core.errors import InvalidArgument
@@ -23,6 +25,9 @@ class AddressTrait(Flag):
 
 
 NO_TRAITS = AddressTrait(0)
+
+_WORDS = {trait: str(trait.name).lower().replace("_", "-") for trait in AddressTrait}
+_ROUTED = "routed"
 
 
 class Management(NamedTuple):
@@ -68,6 +73,26 @@ class Interface:
         """The addresses that new connections should not use any more."""
         deprecated = AddressTrait.DEPRECATED
         return frozenset(a for a, traits in self.traits.items() if deprecated in traits)
+
+    @property
+    def marks(self) -> dict[str, list[str]]:
+        """What is known of addresses in words, those of their traits, and "routed"."""
+        found = {}
+        for address, traits in self.traits.items():
+            words = [word for trait, word in _WORDS.items() if trait in traits]
+            if address in self.routed:
+                words.append(_ROUTED)
+            if words:
+                found[address] = words
+        return found
+
+    def mark(self, marks: Mapping[str, Sequence[str]]) -> None:
+        """Take in what `marks` gave elsewhere; words that are not known mean nothing."""
+        for address in self.addresses:
+            words = marks.get(address, ())
+            traits = [trait for trait, word in _WORDS.items() if word in words]
+            self.traits[address] = reduce(or_, traits, NO_TRAITS)
+        self.routed = frozenset(a for a in self.addresses if _ROUTED in marks.get(a, ()))
 
 
 class Network:

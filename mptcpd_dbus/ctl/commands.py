@@ -199,5 +199,16 @@ COMMANDS = (
         "connections:set_owner",
         (_CONNECTION, Argument("NAME", Kind.PLUGIN, "the plugin; '' lets nobody decide")),
     ),
+    Command(
+        "run-plugin",
+        "Run a plugin's file as a program that decides for connections, until Ctrl-C",
+        "run_plugin:run_plugin",
+        (Argument("FILE", Kind.FILE, "the file; its name is the policy's"),),
+        options=(
+            Option(
+                "--config", "the plugin's settings, as the daemon reads them", Kind.FILE, "FILE"
+            ),
+        ),
+    ),
     Command("reload", "Have the daemon read its configuration again", "manager:reload"),
 )

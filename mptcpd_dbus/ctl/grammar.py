@@ -24,6 +24,7 @@ class Kind(Enum):
     BUS = auto()
     SWITCH = auto()
     PATH_MANAGER = auto()
+    FILE = auto()
 
 
 CHOICES = {Kind.SWITCH: ("on", "off"), Kind.PATH_MANAGER: ("kernel", "userspace")}

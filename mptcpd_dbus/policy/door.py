@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from mptcpd_dbus.commands_protocol import Commands
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Connection as LivingConnection
 from mptcpd_dbus.core.connections import Subflow as LivingSubflow
@@ -29,7 +30,6 @@ from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry
 from mptcpd_dbus.path_manager import DEFAULT_TIMEOUT, MAX_TIMEOUT
-from mptcpd_dbus.path_manager import PathManager as Commands
 from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.network_filter import NetworkFilter

@@ -30,6 +30,7 @@ class OnBus(Hosted):
             "__doc__": wanted.description,
             "version": wanted.version,
             "steers": wanted.steers,
+            "claims": wanted.claims,
         }
         self.kind = type(wanted.name, (Plugin,), about)
         try:

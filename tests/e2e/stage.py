@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.e2e.plugin_program import PLUGIN, PluginProgram
 from tests.lab.app import App, Pair, converse
 from tests.lab.client import ROOT, BusClient, Signal
 from tests.lab.daemon import Daemon
@@ -37,6 +38,19 @@ class Stage:
     viewer: BusClient
     client: App
     server: App
+    program: PluginProgram | None = None
+    """What decides in the place of a plugin of the daemon."""
+
+    async def disable(self, plugin: str) -> None:
+        """Have a plugin, or the program in its place, decide no more."""
+        await self.command(f"{ROOT}/plugin/{plugin}", PLUGIN, "Disable", "a{sv}", {})
+
+    async def enable(self, plugin: str) -> None:
+        """Have it decide again."""
+        if self.program is not None:
+            await self.program.start(self.viewer)
+        else:
+            await self.command(f"{ROOT}/plugin/{plugin}", PLUGIN, "Enable", "a{sv}", {})
 
     async def listener(self, address: str = SERVER[4], port: int = PORT) -> int:
         """Have the server listen."""

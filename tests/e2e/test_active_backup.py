@@ -26,8 +26,6 @@ QUEUE = "400ms"  # a fresh path overruns a short one, which stalls bulk with or 
 LIMIT = 0.15
 ROUNDS = 2
 HAND_OVER = 0.1  # seconds; bulk that begins to stall later does so without any cut, too
-PLUGIN = "/org/mptcpd1/plugin/active_backup"
-PLUGIN_INTERFACE = "org.mptcpd1.Plugin"
 CONFIGURATION = """
 [core]
 plugin-dir = {}
@@ -36,6 +34,8 @@ load-plugins = active_backup
 interfaces = link1, link2
 prefer = link1
 """
+
+pytestmark = pytest.mark.both_ways
 
 
 @dataclass
@@ -130,7 +130,7 @@ async def _outage(stage: Stage, carrier: Carrier, kind: Kind, family: int, cuts:
         assert carried[2] > 10 * carried[1]
         await scene.restore()
         await scene.returned()
-    await stage.viewer.call(PLUGIN, PLUGIN_INTERFACE, "Disable", "a{sv}", {})
+    await stage.disable("active_backup")
     scene.meter.carried()
     scene.seen.without.append(await scene.cut(0.9))
     scene.note("cut without plugin")
@@ -142,7 +142,7 @@ async def _outage(stage: Stage, carrier: Carrier, kind: Kind, family: int, cuts:
     flows = ("-Htn", "state", "connected", "exclude", "time-wait")
     await eventually(lambda: not stage.lab.ss("client", *flows))
     await stage.server.call("close", number=listener)
-    await stage.viewer.call(PLUGIN, PLUGIN_INTERFACE, "Enable", "a{sv}", {})
+    await stage.enable("active_backup")
     return scene.seen
 
 

@@ -87,7 +87,7 @@ async def test_the_json_of_every_command_is_what_the_schema_promises(stage: Make
         validate(name, ctl.json(*line.split()))
         seen.add(name)
 
-    assert seen == {*names} - {"monitor"}
+    assert seen == {*names} - {"monitor", "run-plugin"}  # which go on and on
     assert {f"output of {name}" for name in names} == {
         name for name in SCHEMA["$defs"] if name.startswith("output of ")
     }

@@ -7,6 +7,8 @@ both hosts, and which link carried what, of the links' own counters.
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import Stage
 from tests.e2e.subflows import (
@@ -27,6 +29,8 @@ from tests.lab.app import Pair
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import LINKS, SERVER, address
 from tests.lab.wait import eventually
+
+pytestmark = pytest.mark.both_ways
 
 UNBOUND = {
     "sspi": ("interface=interface.name", 'interface=""'),

@@ -3,6 +3,8 @@
 
 import time
 
+import pytest
+
 from mptcpd_dbus.core.events import SubflowClosed
 from tests.e2e.conftest import MakeStage
 from tests.e2e.observer import Observer
@@ -25,6 +27,8 @@ from tests.lab.hosts import LINKS, SERVER, address
 from tests.lab.wait import eventually
 
 MANY = 30
+
+pytestmark = pytest.mark.both_ways
 
 REFUSAL = """
 table inet refusal {
