@@ -5,7 +5,6 @@ import asyncio
 import logging
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from mptcpd_dbus.ctl.failure import FAILED, Failure
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.remote.program import Program, load
 
+_TERMINATED = "SIGTERM"
+
 
 async def run_plugin(daemon: Daemon, given: dict[str, Any], _: Output) -> None:
     """Decide until interrupted or let go."""
@@ -27,13 +28,16 @@ async def run_plugin(daemon: Daemon, given: dict[str, Any], _: Output) -> None:
     arguments = ["--bus", given.get("bus", "system")]
     if "config" in given:
         arguments += ["--config", given["config"]]
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         settings = read_settings(arguments)
-        with suppress(asyncio.CancelledError):  # by SIGTERM: it has stopped in good order
-            await Program(load(Path(given["FILE"]), settings), settings).run()
+        program = Program(load(Path(given["FILE"]), settings), settings)
+        running = asyncio.ensure_future(program.run())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel, _TERMINATED)
+        try:
+            await running
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args != (_TERMINATED,):
+                raise
     except MptcpdError as error:
         if isinstance(error.__cause__, BusError):
             raise error.__cause__ from None

@@ -1,6 +1,6 @@
 """What a policy commands, as calls of the daemon's methods.
 
-A command returns when the mirror shows what it did, as it would in the daemon.
+A command returns when the mirror shows what it did, where the state of the daemon would.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -118,7 +118,7 @@ class RemoteCommands:
 
     async def destroy_subflow(self, subflow: Subflow) -> None:
         """Call Destroy."""
-        await self._destroy(subflow, {})
+        await self._daemon.call(path_of(subflow), SUBFLOW, "Destroy", "a{sv}", {})
 
     async def abandon(
         self,
@@ -129,13 +129,14 @@ class RemoteCommands:
         """Call Destroy with Announce, which ends all from that address, or RemoveAddress."""
         if not still():
             return
-        of_it = [s for s in connection.subflows.values() if s.local_id == address_id]
+        of_it = (s for s in connection.subflows.values() if s.local_id == address_id)
+        subflow = next(of_it, None)
         with suppress(NoSuchAddress, NoSuchSubflow):
-            if of_it:
-                await self._destroy(of_it[0], {"Announce": Variant("b", value=True)})
-                await self._until(lambda: not any(map(self._is_there, of_it)))
-            else:
+            if subflow is None:
                 await self.remove_address(connection, address_id)
+            else:
+                options = {"Announce": Variant("b", value=True)}
+                await self._daemon.call(path_of(subflow), SUBFLOW, "Destroy", "a{sv}", options)
 
     async def set_backup(self, subflow: Subflow, *, backup: bool) -> None:
         """Call SetBackup."""
@@ -244,13 +245,6 @@ class RemoteCommands:
         await self._until(shown)
 
     # How it is done.
-
-    async def _destroy(self, subflow: Subflow, options: dict[str, Variant]) -> None:
-        await self._daemon.call(path_of(subflow), SUBFLOW, "Destroy", "a{sv}", options)
-        await self._until(lambda: not self._is_there(subflow))
-
-    def _is_there(self, subflow: Subflow) -> bool:
-        return self._mirror.get(path_of(subflow)) is subflow
 
     def _counters(self, path: str, interface: str) -> dict[str, int] | None:
         try:

@@ -146,7 +146,7 @@ async def _call(
             flags=INTERACTIVE if interactive else 0,
         )
     except BusError as error:
-        raise from_the_bus(error) from error
+        raise from_the_bus(error, path) from error
     except TimeoutError as error:
         raise NotReady(f"{member}: the daemon does not answer") from error
     return results[0] if results else None

@@ -4,15 +4,31 @@
 import errno
 import re
 
-from mptcpd_dbus.bus.error_names import ERROR_NAMES, BusError
-from mptcpd_dbus.core.errors import KernelRefused, MptcpdError
+from mptcpd_dbus.bus.error_names import ERROR_NAMES, UNKNOWN_OBJECT, BusError
+from mptcpd_dbus.core.errors import (
+    KernelRefused,
+    MptcpdError,
+    NoSuchConnection,
+    NoSuchEndpoint,
+    NoSuchSubflow,
+)
 
 _KINDS = {name: kind for kind, name in ERROR_NAMES.items()}  # of several, the most general
 _REFUSED = re.compile(r"the kernel refused (.*?): (E\w+|errno (\d+))(?: \((.*)\))?")
 
 
-def from_the_bus(error: BusError) -> MptcpdError:
-    """Give the error that *error* was made of, as far as the bus tells."""
+_GONE = (
+    ("/subflow/", NoSuchSubflow),
+    ("/connection/", NoSuchConnection),
+    ("/endpoint/", NoSuchEndpoint),
+)
+
+
+def from_the_bus(error: BusError, path: str) -> MptcpdError:
+    """Give the error that *error*, of a call to *path*, was made of, as far as the bus tells."""
+    if error.name == UNKNOWN_OBJECT:
+        kinds = (gone for part, gone in _GONE if part in path)
+        return next(kinds, MptcpdError)(error.text)
     kind = _KINDS.get(error.name)
     if kind is KernelRefused:
         found = _REFUSED.fullmatch(error.text)

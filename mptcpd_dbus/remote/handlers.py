@@ -20,6 +20,8 @@ from mptcpd_dbus.remote.mirror import Mirror
 Told = tuple[str, int, tuple[Any, ...]]
 """A handler, the queue that it belongs to, and its arguments."""
 
+_ENDS = ("address_removed", "subflow_closed")
+
 
 class Handlers:
     """Knows what calls say, by the things of *mirror*, as *network* shows them."""
@@ -51,12 +53,13 @@ class Handlers:
     def _of_connection(
         self, handler: str, connection: Connection, values: list[Any]
     ) -> tuple[Any, ...]:
-        picture = snapshots.connection(connection)
         thing = self._mirror.get(values[1])
+        if handler in _ENDS:  # its object is still there, but the state that is pictured is without
+            self._mirror.removed(values[1])
+        picture = snapshots.connection(connection)
         match handler:
             case "new_address":
-                address = snapshots.Address(values[3], values[4], values[5], remote=True)
-                return (picture, address)
+                return (picture, snapshots.Address(values[3], values[4], values[5], remote=True))
             case "address_removed":
                 known = isinstance(thing, Address)
                 gone = snapshots.Address(values[3], "", 0, remote=True)

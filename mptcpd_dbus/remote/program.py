@@ -54,7 +54,9 @@ def load(file: Path, settings: Settings) -> Hosted:
     try:
         policy.kind = loader.load(name, file.read_bytes(), Watch())
         priority, policy.match, policy.settings = read_section(policy.kind, section.values)
-    except (OSError, PluginProblem) as problem:
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    except PluginProblem as problem:
         raise ConfigurationError(f"{file}: {problem}") from problem
     except WrongKey as wrong:
         raise ConfigurationError(f"{section.where(wrong.key)}: {wrong}") from None

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.e2e.plugin_program import PluginProgram
+from tests.e2e.plugin_program import beside_the_daemon
 from tests.e2e.stage import Stage
 from tests.lab.client import BusClient
 from tests.lab.daemon import Daemon
@@ -40,8 +40,8 @@ async def stage(lab: Lab, daemon: Callable[..., Daemon], way: str) -> AsyncItera
         process = daemon(host)
         program = None
         if way == BESIDE_IT:
-            program = PluginProgram(lab, host, process.log, arguments)
-            arguments = program.daemons_arguments
+            program, others = beside_the_daemon(lab, host, process.log, arguments)
+            arguments = tuple(others)
         await process.start(*arguments)
         viewer = await BusClient.connect()
         viewers.append(viewer)
