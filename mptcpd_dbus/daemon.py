@@ -81,7 +81,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         for feature in (name for name, there in found.items() if not there):
             _log.warning("this kernel has no %s", feature)
         there = tuple(name for name, there in found.items() if there)
-        bus = BusEdge(settings.bus, engine, there, policies)
+        bus = BusEdge(settings.bus, engine, there, policies, by_socket=reconciler.by_socket)
         try:
             await bus.connect()
             stack.callback(bus.close)

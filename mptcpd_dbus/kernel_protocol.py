@@ -47,6 +47,12 @@ class Kernel(Protocol):
     def connection(self, token: int) -> ConnectionRead | None:
         """Look one connection up by its token."""
 
+    def token(self, descriptor: int) -> int:
+        """Read the token of the connection behind a socket; raise NotMultipath, ForeignNamespace.
+
+        The descriptor may be anything, and stays open.
+        """
+
     def subflow(
         self, four_tuple: FourTuple, *, mapped: bool, interface_index: int
     ) -> SubflowRead | None:

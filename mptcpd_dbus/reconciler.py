@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from mptcpd_dbus.core import events
+from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.diff import difference
-from mptcpd_dbus.core.errors import MptcpdError
+from mptcpd_dbus.core.errors import MptcpdError, NotMultipath
 from mptcpd_dbus.core.readings import ConnectionRead, SubflowRead
 from mptcpd_dbus.engine import Engine
 
@@ -110,6 +111,29 @@ class Reconciler:
         engine.sweeps += 1
         self._last = clock()
         self._cost = self._last - start
+
+    def by_socket(self, descriptor: int) -> Connection:
+        """Give the connection of a socket, be it that no event has told of it.
+
+        Raise NotMultipath or ForeignNamespace.
+        """
+        engine = self._engine
+        token = engine.kernel.token(descriptor)
+        if token not in engine.state.connections:
+            self._drain()
+        if token not in engine.state.connections:
+            self._adopt(token)
+        connection = engine.state.connections.get(token)
+        if connection is None:
+            raise NotMultipath("the connection is not established; wait until it is")
+        return connection
+
+    def _adopt(self, token: int) -> None:
+        kernel = self._engine.kernel
+        row = kernel.connection(token)
+        if difference(None, row, ()):  # only then is it worth to look for its subflows
+            rows = [r for found in kernel.subflows() for r in found if r.token == token]
+            self._compare_one(token, row, rows)
 
     def _compare_listeners(self) -> None:
         engine = self._engine

@@ -12,7 +12,8 @@ CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/archit
 GLOSSARY = REPOSITORY / "docs/glossary.md"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
 MANUAL = REPOSITORY / "man/mptcpctl.1"
-DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP)
+OWN = REPOSITORY / "docs/own-connections.md"
+DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP, OWN)
 
 
 def blocks(document: Path, kind: str) -> list[str]:

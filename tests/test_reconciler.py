@@ -15,7 +15,7 @@ import pytest
 
 from mptcpd_dbus import reconciler as reconciler_module
 from mptcpd_dbus.core import commands, events
-from mptcpd_dbus.core.errors import KernelRefused
+from mptcpd_dbus.core.errors import KernelRefused, NotMultipath
 from mptcpd_dbus.core.readings import ConnectionRead
 from mptcpd_dbus.core.subflow_wish import SubflowWish
 from mptcpd_dbus.core.types import AddressEntry, FourTuple
@@ -187,6 +187,42 @@ async def test_a_loss_is_mended_and_told_once_when_all_is_right_again(
     assert deaf.heard[-1] == events.EventsLost("mptcp_pm")
     assert deaf.heard.count(events.EventsLost("mptcp_pm")) == 1
     assert "the state was read anew (5 connections)" in caplog.text
+
+
+async def test_a_connection_that_no_event_told_of_is_found_by_its_socket(deaf: World) -> None:
+    deaf.kernel.connect(TOKEN, FIRST)
+    deaf.kernel.put(replace(JOINED, token=TOKEN, four_tuple=SECOND, local_id=1))
+    deaf.kernel.connect(TOKEN + 1, FIRST._replace(local_port=1))
+    deaf.kernel.sockets[7] = TOKEN
+
+    connection = _reconciler(deaf).by_socket(7)
+
+    assert deaf.state.connections == {TOKEN: connection}
+    assert set(connection.subflows) == {FIRST, SECOND}
+
+
+async def test_queued_events_are_read_before_the_kernel_is_asked_for_a_socket(
+    deaf: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[events.Event] = []
+    deaf.kernel.on_event = told.append
+    deaf.kernel.connect(TOKEN, FIRST)
+    deaf.kernel.sockets[7] = TOKEN
+    monkeypatch.setattr(deaf.kernel, "subflows", None)  # no dump
+
+    connection = Reconciler(deaf.engine, lambda: deaf.engine.batch(told)).by_socket(7)
+
+    assert deaf.state.connections == {TOKEN: connection}
+    assert Reconciler(deaf.engine, pytest.fail).by_socket(7) is connection  # known: none is read
+
+
+async def test_a_socket_whose_connection_is_not_there_yet_finds_none(deaf: World) -> None:
+    deaf.kernel.sockets[7] = TOKEN
+
+    with pytest.raises(NotMultipath, match="not established"):
+        _reconciler(deaf).by_socket(7)
+    with pytest.raises(NotMultipath, match="not connected"):
+        _reconciler(deaf).by_socket(8)
 
 
 async def test_a_sweep_removes_what_its_peer_aborted(

@@ -7,7 +7,7 @@ from mptcpd_dbus.bus.address import ADDRESS
 from mptcpd_dbus.bus.connection import connection_interface
 from mptcpd_dbus.bus.endpoint import endpoint_interface
 from mptcpd_dbus.bus.interface import Interface
-from mptcpd_dbus.bus.manager import manager_interface
+from mptcpd_dbus.bus.manager import Own, manager_interface
 from mptcpd_dbus.bus.network_interface import NETWORK_INTERFACE
 from mptcpd_dbus.bus.plugin import plugin_interface
 from mptcpd_dbus.bus.programs import Programs
@@ -27,8 +27,12 @@ def contract(
     *,
     features: tuple[str, ...],
     counters: Callable[[], dict[str, int]],
+    own: Own,
 ) -> dict[type, Interface]:
-    """Give the interface of each kind of thing; commands go to the others."""
+    """Give the interface of each kind of thing; commands go to the others.
+
+    *own* is of `manager.py`.
+    """
 
     def interface_name(index: int) -> str:
         interface = state.network.interfaces.get(index)
@@ -36,7 +40,7 @@ def contract(
 
     return {
         State: manager_interface(
-            state, pm, policies, programs, features=features, counters=counters
+            state, pm, policies, programs, features=features, counters=counters, own=own
         ),
         connections.Connection: connection_interface(pm, policies),
         connections.Subflow: subflow_interface(pm),

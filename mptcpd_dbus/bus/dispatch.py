@@ -28,7 +28,7 @@ from mptcpd_dbus.bus.error_names import (
 from mptcpd_dbus.bus.interface import Call, Method
 from mptcpd_dbus.bus.introspection import node_xml
 from mptcpd_dbus.bus.message import INTERACTIVE, Incoming
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import CALL_DESCRIPTORS, ROOT
 from mptcpd_dbus.bus.peers import Peer, Peers
 from mptcpd_dbus.bus.published import CompiledInterface, CompiledMethod, Published
 from mptcpd_dbus.bus.signatures import WireError
@@ -101,6 +101,7 @@ class Dispatcher:
             error = BusError(INVALID_ARGS, str(error))
         told = on_the_bus(error)
         self._transport.reply_error(call, told.name, told.text)
+        self._transport.close_descriptors(call)
 
     def _reply(self, call: Incoming, peer: Peer, signature: str, body: bytes | bytearray) -> None:
         self._transport.reply(call, signature, body)
@@ -116,6 +117,8 @@ class Dispatcher:
         task = asyncio.ensure_future(self._run(call, peer, work, more))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Not in the task, which may be cancelled before it has begun.
+        task.add_done_callback(lambda _: self._transport.close_descriptors(call))
 
     async def _run(
         self,
@@ -139,16 +142,20 @@ class Dispatcher:
     ) -> None:
         method = found.method
         arguments = _arguments(call, found.signature)
-        caller = Call(call.sender, peer.uid, bool(call.flags & INTERACTIVE), call.member)
+        interactive = bool(call.flags & INTERACTIVE)
+        caller = Call(call.sender, peer.uid, interactive, call.member, tuple(arguments))
         if method.action is not None:
             details = {
                 argument.name: str(value)
                 for argument, value in zip(method.arguments, arguments, strict=True)
-                if isinstance(value, str | int)
+                if isinstance(value, str | int) and argument.signature != "h"
             }
             await self._authorise(caller, published.target, method, details)
             if self._objects.get(call.path) is not published:  # a dialogue may take minutes
                 raise _unknown_object(call)
+        for number, argument in enumerate(method.arguments):
+            if argument.signature == "h":
+                arguments[number] = _passed(call, arguments[number])
         began = time.monotonic()
         results = await method.handler(published.target, caller, *arguments) or ()
         body = bytearray()
@@ -247,6 +254,17 @@ def _arguments(call: Incoming, signature: str) -> list[Any]:
     if call.signature != signature:
         raise BusError(INVALID_ARGS, f'{call.member} takes "{signature}", not "{call.signature}"')
     return decode(signature, call.order)(call.body)
+
+
+def _passed(call: Incoming, index: int) -> int:
+    """Give the descriptor that an argument of type h means; it stays the call's to close."""
+    if index >= call.unix_fds:
+        raise BusError(INVALID_ARGS, f"the call brought no descriptor {index}")
+    if index >= len(call.descriptors):
+        raise BusError(
+            LIMITS_EXCEEDED, f"bring {CALL_DESCRIPTORS} descriptor, or try again when there is room"
+        )
+    return call.descriptors[index]
 
 
 def _all_properties(interfaces: list[CompiledInterface], target: object) -> bytearray:

@@ -8,12 +8,14 @@ do not read; a new connection cures that.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from itertools import chain, repeat
 from typing import NoReturn
 
 from mptcpd_dbus.bus.authority import Authority
 from mptcpd_dbus.bus.contract import contract
 from mptcpd_dbus.bus.error_names import ACCESS_DENIED, DISCONNECTED, BusError
+from mptcpd_dbus.bus.interface import Call
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.bus.network_manager import NetworkManager
 from mptcpd_dbus.bus.objects import ObjectTree
@@ -22,6 +24,7 @@ from mptcpd_dbus.bus.polkit import Polkit
 from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.publisher import Publisher
 from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.policy_protocol import Policies
@@ -36,12 +39,19 @@ class BusEdge:
     """One connection after another to the bus at *address*, each showing all of the state."""
 
     def __init__(
-        self, address: str, engine: Engine, features: tuple[str, ...], policies: Policies
+        self,
+        address: str,
+        engine: Engine,
+        features: tuple[str, ...],
+        policies: Policies,
+        *,
+        by_socket: Callable[[int], Connection],
     ) -> None:
         self._address = address
         self._engine = engine
         self._features = features
         self._policies = policies
+        self._by_socket = by_socket
         self._transport: Transport
         self._peers: Peers
         self._programs: Programs
@@ -67,6 +77,12 @@ class BusEdge:
         authority = Authority(Polkit(transport, self._peers), programs)
         self._tree = ObjectTree(transport, self._peers, authority.check)
         self._tree.before_removals = programs.flush
+
+        def own(call: Call, descriptor: int) -> Connection:
+            connection = self._by_socket(descriptor)
+            authority.prove(call, connection)
+            return connection
+
         interfaces = contract(
             state,
             engine.pm,
@@ -74,6 +90,7 @@ class BusEdge:
             programs,
             features=self._features,
             counters=self.counters,
+            own=own,
         )
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)

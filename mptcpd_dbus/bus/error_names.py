@@ -35,6 +35,8 @@ ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.NoSuchEndpoint: ERROR_PREFIX + "NoSuchEndpoint",
     errors.NotOurs: ERROR_PREFIX + "NotOurs",
     errors.NotManageable: ERROR_PREFIX + "NotManageable",
+    errors.NotMultipath: ERROR_PREFIX + "NotMultipath",
+    errors.ForeignNamespace: ERROR_PREFIX + "ForeignNamespace",
     errors.NotReady: ERROR_PREFIX + "NotReady",
     errors.AlreadyRegistered: ERROR_PREFIX + "AlreadyRegistered",
     errors.LimitReached: ERROR_PREFIX + "LimitReached",

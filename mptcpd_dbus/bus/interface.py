@@ -35,12 +35,16 @@ def args(*arguments: str) -> tuple[Argument, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who calls, as the bus knows them, and whether a dialogue is welcome."""
+    """Who calls, as the bus knows them, whether a dialogue is welcome, and for what.
+
+    The *arguments* are of the types that the contract says; nobody has checked them otherwise.
+    """
 
     sender: str
     uid: int
     interactive: bool
     member: str
+    arguments: tuple[Any, ...] = ()
 
 
 Handler = Callable[..., Awaitable[tuple[Any, ...] | None]]
@@ -50,7 +54,8 @@ Handler = Callable[..., Awaitable[tuple[Any, ...] | None]]
 class Method:
     """A method: `handler(target, call, *arguments)` runs once *action*, if any, is authorised.
 
-    What polkit's rules get to see are the arguments that are texts or numbers, by their names.
+    What polkit's rules get to see are the arguments that are texts or numbers, by their names.  The
+    handler borrows a descriptor (h), which is closed when it is done.
     """
 
     name: str

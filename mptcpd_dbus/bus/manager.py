@@ -10,6 +10,7 @@ from pydantic import Field
 from mptcpd_dbus import __version__
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
 from mptcpd_dbus.bus.names import (
+    CONTROL_OWN_CONNECTIONS,
     INTERFACE_PREFIX,
     MANAGE_ENDPOINTS,
     MANAGE_PLUGINS,
@@ -35,6 +36,7 @@ from mptcpd_dbus.path_manager import PathManager
 from mptcpd_dbus.policy_protocol import Policies
 
 Counters = Callable[[], dict[str, int]]
+Own = Callable[[Call, int], Connection]
 
 
 class EndpointOptions(Options):
@@ -88,13 +90,16 @@ class _Methods:
         pm: PathManager,
         policies: Policies,
         programs: Programs,
+        *,
         counters: Counters,
+        own: Own,
     ) -> None:
         self._state = state
         self._pm = pm
         self._policies = policies
         self._programs = programs
         self._counters = counters
+        self._own = own
 
     async def list_connections(
         self, _: State, __: Call, given: dict[str, Any], offset: int, limit: int
@@ -112,6 +117,9 @@ class _Methods:
         if connection is None:
             raise NoSuchConnection(f"there is no connection with the token {token:08x}")
         return (path_of(connection),)
+
+    async def get_connection_by_socket(self, _: State, call: Call, descriptor: int) -> tuple[str]:
+        return (path_of(self._own(call, descriptor)),)
 
     async def add_endpoint(
         self, _: State, __: Call, address: str, words: list[str], given: dict[str, Any]
@@ -166,9 +174,13 @@ def manager_interface(
     *,
     features: tuple[str, ...],
     counters: Counters,
+    own: Own,
 ) -> Interface:
-    """Declare the interface; it reads *state*, its commands go to the others."""
-    methods = _Methods(state, pm, policies, programs, counters)
+    """Declare the interface; it reads *state*, its commands go to the others.
+
+    *own* gives the connection of a socket, and notes that it is the caller's.
+    """
+    methods = _Methods(state, pm, policies, programs, counters=counters, own=own)
     return Interface(
         INTERFACE_PREFIX + "Manager",
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
@@ -267,6 +279,20 @@ def manager_interface(
                 args("o connection"),
                 methods.get_connection,
                 "Find a connection by its local token.",
+            ),
+            Method(
+                "GetConnectionBySocket",
+                args("h socket"),
+                args("o connection"),
+                methods.get_connection_by_socket,
+                "Find a connection by its socket, and own it: who has the socket may command this"
+                " connection and its subflows over the same bus connection, for as long as both"
+                " live, without another authorisation; but for local ports below 1024, and for"
+                " AnnounceAddress unless 'Listener' is false. The daemon keeps no copy of the"
+                " socket. It must be an MPTCP one that is connected and has not fallen back to TCP"
+                " (else NotMultipath), of the daemon's network namespace (else ForeignNamespace)."
+                " Works without polkit, too.",
+                CONTROL_OWN_CONNECTIONS,
             ),
             Method(
                 "AddEndpoint",

@@ -108,6 +108,7 @@ class Incoming:
 
     __slots__ = (
         "body",
+        "descriptors",
         "destination",
         "error_name",
         "flags",
@@ -132,6 +133,7 @@ class Incoming:
         self.destination = self.sender = self.signature = ""
         self.reply_serial = self.unix_fds = 0
         self.body = b""
+        self.descriptors: list[int] = []
 
     def values(self) -> list[Any]:
         """Decode the body of an answer or a signal."""

@@ -10,6 +10,7 @@ ROOT = "/org/mptcpd1"
 INTERFACE_PREFIX = "org.mptcpd1."
 ERROR_PREFIX = "org.mptcpd1.Error."
 
+CONTROL_OWN_CONNECTIONS = "org.mptcpd1.control-own-connections"
 MANAGE_CONNECTIONS = "org.mptcpd1.manage-connections"
 MANAGE_ENDPOINTS = "org.mptcpd1.manage-endpoints"
 SET_PATH_MANAGER = "org.mptcpd1.set-path-manager"
@@ -20,6 +21,13 @@ REGISTER_POLICY = "org.mptcpd1.register-policy"
 CALL_BYTES = 64 << 10
 OTHER_BYTES = 8 << 20
 MESSAGE_BYTES = 32 << 20  # what the bus takes from us: it cuts off who sends more
+
+# Descriptors that a call may bring; how many of all callers we hold; threads that close them, and
+# how long one may wait while others do, too.
+CALL_DESCRIPTORS = 1
+HELD_DESCRIPTORS = 256
+CLOSERS = 4
+CLOSING_SECONDS = 0.05
 
 # What may wait to be written; above it signals are dropped and reading rests.
 QUEUE_BYTES = 8 << 20
@@ -70,6 +78,9 @@ CALLS_HELD = 4096
 DEAF_SECONDS = 5.0  # for so long calls are held back before the policy is cut off
 ANSWER_SECONDS = 30.0  # a call that asks for an answer has so long, as a plugin's handler has
 BANNED_SECONDS = 10.0  # before a policy that was cut off may register again
+
+# Callers of which each has shown the socket of the same connection; the newest are remembered.
+PROVERS = 16
 
 # Authorisation checks on their way; with POLICIES well below the pending replies of the bus.
 CHECKS = 96

@@ -228,6 +228,9 @@ class Peers:
         self._stopped = True
         for lookup in self._lookups:
             lookup.cancel()
+        for peer in self._peers.values():
+            for call in (*peer.waiting, *peer.late):
+                self._transport.close_descriptors(call)
 
     def _new_peer(self, name: str, now: float) -> Peer:
         if len(self._peers) >= PEERS:
@@ -239,6 +242,7 @@ class Peers:
 
     def _refuse(self, call: Incoming, peer: Peer) -> None:
         self._refused += 1
+        self._transport.close_descriptors(call)
         silent = bool(call.flags & NO_REPLY)
         answered = not silent and peer.refusals.take(time.monotonic())
         if answered:
@@ -270,6 +274,8 @@ class Peers:
         except (BusError, TimeoutError, ValueError) as error:
             _log.debug("the uid of %s is not known: %s", peer.name, error)
             self._backlog -= len(peer.waiting)
+            for call in peer.waiting:
+                self._transport.close_descriptors(call)
             peer.waiting.clear()
             self._peers.pop(peer.name, None)
             return

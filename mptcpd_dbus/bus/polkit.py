@@ -30,7 +30,7 @@ from mptcpd_dbus.bus.names import (
     UID_DIALOGUES,
 )
 from mptcpd_dbus.bus.peers import Peers
-from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.transport import NobodyThere, Transport
 from mptcpd_dbus.bus.wire import Variant
 
 _log = logging.getLogger(__name__)
@@ -53,12 +53,22 @@ class Polkit:
         self._dialogues: Counter[int] = Counter()
         self._reachable = True
 
-    async def check(self, call: Call, action: str, details: dict[str, str]) -> None:
-        """Return if the caller may do *action*; raise BusError in every other case."""
+    async def check(
+        self, call: Call, action: str, details: dict[str, str], *, without: bool = False
+    ) -> None:
+        """Return if the caller may do *action*; raise BusError in every other case.
+
+        *without* is whether it may where there is no polkit at all on this bus.
+        """
         if call.uid in self._free:
             return
-        with self._counted(call):
-            authorised, challenge = await self._ask(call, action, details)
+        try:
+            with self._counted(call):
+                authorised, challenge = await self._ask(call, action, details)
+        except NobodyThere as error:
+            if without:
+                return
+            raise BusError(ACCESS_DENIED, f"polkit cannot be asked about {action}") from error
         if authorised:
             return
         if challenge and not call.interactive:
@@ -133,6 +143,9 @@ class Polkit:
         except TimeoutError:
             await self._cancel(cancellation)
             raise BusError(ACCESS_DENIED, f"nobody answered for {action} in time") from None
+        except NobodyThere as error:
+            self._unreachable(error)
+            raise
         except (BusError, ValueError, TypeError) as error:
             self._unreachable(error)
             raise BusError(ACCESS_DENIED, f"polkit cannot be asked about {action}") from error
@@ -154,4 +167,8 @@ class Polkit:
     def _unreachable(self, error: Exception) -> None:
         if self._reachable:
             self._reachable = False
-            _log.warning("polkit cannot be asked, so only uid 0 and we may command: %s", error)
+            _log.warning(
+                "polkit cannot be asked; so only uid 0 and we may command, and who shows the socket"
+                " of a connection: %s",
+                error,
+            )

@@ -2,18 +2,26 @@
 
 Knows heads of messages and how long they are, not what they say.  What it survives and dbus-next
 does not: EAGAIN, a message of 31 MiB, a flood, a bus that takes nothing any more.
+
+Descriptors come with the first byte of their message, and one recv ends with the piece of a message
+that brought some (unix(7), "ancillary data forms a barrier").  So those of a recv belong to the
+message that its last byte is of, whatever that one or those before it say of themselves.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import array
 import asyncio
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
+from mptcpd_dbus.bus.descriptors import Descriptors
 from mptcpd_dbus.bus.message import CALL, HEAD_BYTES, Head, read_head
 from mptcpd_dbus.bus.names import (
     CALL_BYTES,
+    CLOSING_SECONDS,
     OTHER_BYTES,
     QUEUE_BYTES,
     SLICE_SECONDS,
@@ -22,31 +30,38 @@ from mptcpd_dbus.bus.names import (
 from mptcpd_dbus.bus.signatures import WireError
 
 _CHUNK = 64 << 10  # one recv; a socket buffer does not hold much more
+_ANCILLARY = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD, unix(7): what one recv can bring
 _JOIN = 256 << 10  # what is joined into one send
 
 
 class Stream:
     """Reads and writes *sock*, which is connected, authenticated and does not block.
 
-    *on_message* gets every message, *on_oversize* the head and header of one that is too large;
-    *on_drained* is called when a queue that dropped signals is empty, so that it can be told.
+    *on_message* gets every message and the descriptors that it brought, which are its to close;
+    *on_oversize* gets the head and header of one that is too large; *on_drained* is called when a
+    queue that dropped signals is empty, so that it can be told.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        on_message: Callable[[Head, bytes], None],
+        descriptors: Descriptors,
+        on_message: Callable[[Head, bytes, list[int]], None],
         on_oversize: Callable[[Head, bytes], None],
         on_drained: Callable[[], None],
+        *,
         other_bytes: int = OTHER_BYTES,
     ) -> None:
         self._sock = sock
         self._other_bytes = other_bytes
+        self._descriptors = descriptors
         self._on_message = on_message
         self._on_oversize = on_oversize
         self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
         self._inbox = bytearray()
+        self._taken = 0  # bytes that went through the inbox
+        self._came: deque[tuple[int, int]] = deque()  # descriptors, and where their recv ended
         self._skip = 0  # what is left of a message that is too large
         self._reading = False
         self._behind = False  # whole messages may be left in the inbox
@@ -74,7 +89,12 @@ class Stream:
         self._unstall()
         if self._slicing is not None:
             self._slicing.cancel()
-        self._sock.close()
+        with suppress(OSError):  # the bus may be gone
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._came.append((0, self._sock.detach()))  # in its queue there may be others
+        self._descriptors.took(1)
+        self._descriptors.close(descriptor for _, descriptor in self._came)
+        self._came.clear()
         self._outbox.clear()
         self.queued = 0
         self._tell_room()
@@ -164,7 +184,7 @@ class Stream:
 
     def resume_reading(self) -> None:
         """Go on where we stopped, first in the buffer, unless our own answers pile up."""
-        if self._slicing is not None or self.queued > QUEUE_BYTES:
+        if self.closed.done() or self._slicing is not None or self.queued > QUEUE_BYTES:
             return
         if self._behind:
             self._slicing = self._loop.call_soon(self._take_messages)
@@ -174,18 +194,42 @@ class Stream:
 
     def _receive(self) -> None:
         """Read once, and look at it; asyncio calls again when the others have had their turn."""
+        if self._descriptors.crowded:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+            self._loop.call_later(CLOSING_SECONDS, self.resume_reading)
+            return
         try:
-            data = self._sock.recv(_CHUNK)
+            # Room for all: what finds none the kernel would close here, and we would wait.
+            data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._close(f"the bus is gone: {error}")
             return
+        self._inbox += data
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._keep(content)
         if not data:
             self._close("the bus closed the connection")
             return
-        self._inbox += data
         self._take_messages()
+
+    def _keep(self, content: bytes) -> None:
+        """Keep descriptors for their message."""
+        descriptors = array.array("i")
+        descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        self._descriptors.took(len(descriptors))
+        end = self._taken + len(self._inbox)
+        self._came.extend((end, descriptor) for descriptor in descriptors)
+
+    def _brought(self, end: int) -> list[int]:
+        """Give the descriptors of the message that ends at *end* of the inbox."""
+        brought = []
+        while self._came and self._came[0][0] <= self._taken + end:
+            brought.append(self._came.popleft()[1])
+        return brought
 
     def _take_messages(self) -> None:
         """Handle whole messages for one slice of time; the rest waits for the next turn."""
@@ -202,6 +246,7 @@ class Stream:
         if self.closed.done():
             return
         del self._inbox[:at]
+        self._taken += at
         self._behind = stop is not None
         if self._behind and self._reading:
             self._reading = False
@@ -214,6 +259,7 @@ class Stream:
         if self._skip:
             step = min(self._skip, available)
             self._skip -= step
+            self._descriptors.close(self._brought(at + step))
             return at + step if step else None
         if available < HEAD_BYTES:
             return None
@@ -230,5 +276,6 @@ class Stream:
             return at + head.body_at
         if available < head.total:
             return None
-        self._on_message(head, bytes(self._inbox[at : at + head.total]))
-        return at + head.total
+        end = at + head.total
+        self._on_message(head, bytes(self._inbox[at:end]), self._brought(end))
+        return end

@@ -16,6 +16,7 @@ from dbus_next import AuthError, BusType
 from dbus_next.aio import MessageBus
 
 from mptcpd_dbus.bus import message as wire_message
+from mptcpd_dbus.bus.descriptors import Descriptors
 from mptcpd_dbus.bus.error_names import DISCONNECTED, FAILED, LIMITS_EXCEEDED, BusError
 from mptcpd_dbus.bus.message import (
     CALL,
@@ -32,7 +33,13 @@ from mptcpd_dbus.bus.message import (
     Head,
     Incoming,
 )
-from mptcpd_dbus.bus.names import CALL_BYTES, MESSAGE_BYTES, OTHER_BYTES
+from mptcpd_dbus.bus.names import (
+    CALL_BYTES,
+    CALL_DESCRIPTORS,
+    HELD_DESCRIPTORS,
+    MESSAGE_BYTES,
+    OTHER_BYTES,
+)
 from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.stream import Stream
 from mptcpd_dbus.bus.wire import encode
@@ -59,6 +66,21 @@ def check_dbus_next() -> None:
         )
 
 
+# What the bus answers for a name that nobody owns: it knows of nobody to start, or could not start
+# them, itself or by systemd.  All else, time-outs too, says that there is somebody.
+_ABSENT = {
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.systemd1.UnitMasked",
+}
+_SPAWN = "org.freedesktop.DBus.Error.Spawn."
+
+
+class NobodyThere(BusError):
+    """The bus itself says that the callee is not there and cannot be started."""
+
+
 class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
     """What we use of dbus-next: it finds the bus, connects the socket and authenticates."""
 
@@ -83,15 +105,23 @@ class Transport:
         check_dbus_next()
         match address:
             case "system":
-                bus = _Connection(bus_type=BusType.SYSTEM, negotiate_unix_fd=False)
+                bus = _Connection(bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
             case "session":
-                bus = _Connection(bus_type=BusType.SESSION, negotiate_unix_fd=False)
+                bus = _Connection(bus_type=BusType.SESSION, negotiate_unix_fd=True)
             case _:
-                bus = _Connection(bus_address=address, negotiate_unix_fd=False)
+                bus = _Connection(bus_address=address, negotiate_unix_fd=True)
         self._bus = bus
         sock = bus._sock  # noqa: SLF001  dbus-next has no public way to it
-        self._stream = Stream(sock, self._receive, self._refuse, self._drained, other_bytes)
         self._other_bytes = other_bytes
+        self._descriptors = Descriptors()
+        self._stream = Stream(
+            sock,
+            self._descriptors,
+            self._receive,
+            self._refuse,
+            self._drained,
+            other_bytes=other_bytes,
+        )
         self._serial = 0
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
         self._listeners: dict[tuple[str, str], list[Callable[[Incoming], None]]] = {}
@@ -265,26 +295,46 @@ class Transport:
         else:
             self._answer(message, BusError(LIMITS_EXCEEDED, f"more than {self._other_bytes} bytes"))
 
-    def _receive(self, head: Head, data: bytes) -> None:
+    def close_descriptors(self, message: Incoming) -> None:
+        """Close what *message* brought: to be called by whoever has a call and is done with it."""
+        brought, message.descriptors = message.descriptors, []
+        if brought:
+            self._descriptors.close(brought)
+
+    def _receive(self, head: Head, data: bytes, descriptors: list[int]) -> None:
         # Who floods a bus sends faster than a header can be read with care.  A caller who forges
         # the field in a place where it is no field reaches nothing but that his own call is lost.
         if self.muted and head.kind == CALL:
             mute = self.muted.get(wire_message.quick_sender(head, data))
             if mute or (mute is False and head.flags & NO_REPLY):
                 self.ignored += 1
+                self._descriptors.close(descriptors)
                 return
         try:
-            self._deliver(wire_message.parse(head, data))
+            message = wire_message.parse(head, data)
+        except WireError as error:
+            _log.debug("a malformed message was ignored: %s", error)
+            self._descriptors.close(descriptors)
+            return
+        message.descriptors = descriptors
+        full = self._descriptors.held > HELD_DESCRIPTORS
+        if descriptors and (full or not _may_keep(message)):
+            self.close_descriptors(message)
+        try:
+            self._deliver(message)
         except WireError as error:
             _log.debug("a malformed message was ignored: %s", error)
         except Exception:  # noqa: BLE001  the next message must still come
             _log.exception("a message could not be handled")
+            self.close_descriptors(message)
 
     def _deliver(self, message: Incoming) -> None:
         match message.kind:
             case wire_message.CALL:
                 if self.on_call is not None and message.sender:
                     self.on_call(message)
+                else:
+                    self.close_descriptors(message)
             case wire_message.SIGNAL:
                 for handler in self._listeners.get((message.interface, message.member), ()):
                     handler(message)
@@ -308,10 +358,26 @@ class Transport:
             answer.set_exception(BusError(FAILED, str(malformed)))
 
 
+def _may_keep(message: Incoming) -> bool:
+    """Whether somebody may want the descriptors of *message*, all of which have come."""
+    return (
+        message.kind == CALL
+        and "h" in message.signature
+        and len(message.descriptors) == message.unix_fds <= CALL_DESCRIPTORS
+    )
+
+
 def _remote_error(message: Incoming) -> BusError:
     try:
         values = message.values()
     except WireError:
         values = []
     text = values[0] if values and isinstance(values[0], str) else ""
-    return BusError(message.error_name, text)
+    kind = (
+        NobodyThere if message.sender == DBUS and _tells_absence(message.error_name) else BusError
+    )
+    return kind(message.error_name, text)
+
+
+def _tells_absence(error_name: str) -> bool:
+    return error_name in _ABSENT or error_name.startswith(_SPAWN)

@@ -10,7 +10,7 @@ from mptcpd_dbus.core.network import Interface
 from mptcpd_dbus.core.types import ConnectionState, FourTuple
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Connection:
     """An MPTCP connection (RFC 8684, section 1.3).
 

@@ -5,6 +5,7 @@ MptcpdError
 ├── NoSuchConnection, NoSuchSubflow, NoSuchAddress, NoSuchEndpoint
 ├── NotOurs               the endpoint belongs to NetworkManager
 ├── NotManageable         the connection belongs to the in-kernel path manager
+├── NotMultipath, ForeignNamespace   the passed socket shows no connection of this host
 ├── NotReady              it cannot be done yet, or not on this kernel
 ├── LimitReached          a bound of ours is exhausted
 ├── KernelRefused         the kernel answered a command with an errno
@@ -47,6 +48,14 @@ class NotOurs(MptcpdError):
 
 class NotManageable(MptcpdError):
     """The connection is under the in-kernel path manager, which takes no commands for it."""
+
+
+class NotMultipath(MptcpdError):
+    """What was passed is not the socket of a live MPTCP connection."""
+
+
+class ForeignNamespace(MptcpdError):
+    """The passed socket is of a network namespace that this daemon does not serve."""
 
 
 class NotReady(MptcpdError):

@@ -14,7 +14,7 @@ from mptcpd_dbus.core.readings import (
     SubflowRead,
 )
 from mptcpd_dbus.core.types import FourTuple
-from mptcpd_dbus.kernel import sysctl
+from mptcpd_dbus.kernel import passed_socket, sysctl
 from mptcpd_dbus.kernel.listeners import Listeners
 from mptcpd_dbus.kernel.request_socket import RequestSocket
 from mptcpd_dbus.kernel.sock_diag import SockDiag
@@ -27,6 +27,7 @@ class LiveKernel:
         self._requests = RequestSocket()
         self._diag = SockDiag()
         self._listeners = Listeners()
+        self._namespace = passed_socket.namespace_cookie()
 
     def close(self) -> None:
         """Close all sockets; what was set up in the kernel stays."""
@@ -67,6 +68,10 @@ class LiveKernel:
     def connection(self, token: int) -> ConnectionRead | None:
         """Look one connection up by its token."""
         return self._diag.connection(token)
+
+    def token(self, descriptor: int) -> int:
+        """Read the token of the connection behind a socket; raise where there is none."""
+        return passed_socket.token(descriptor, self._namespace)
 
     def subflow(
         self, four_tuple: FourTuple, *, mapped: bool, interface_index: int

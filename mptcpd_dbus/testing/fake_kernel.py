@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any, NoReturn, TypeVar
 
 from mptcpd_dbus.core import commands, events
-from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused
+from mptcpd_dbus.core.errors import InvalidArgument, KernelRefused, NotMultipath
 from mptcpd_dbus.core.readings import (
     ConnectionRead,
     EndpointsRead,
@@ -80,6 +80,7 @@ class FakeKernel:
         self.answers: dict[int, Answer] = {}
         self.executed: list[commands.Command] = []
         self.open: dict[int, FakeConnection] = {}
+        self.sockets: dict[int, int] = {}  # descriptor, token
         self.app_listeners: set[tuple[str, int]] = set()
         self.own_listeners: dict[tuple[str, int], Counter[Hashable]] = {}
         self.timestamps = True
@@ -361,6 +362,12 @@ class FakeKernel:
         """Look one connection up by its token."""
         connection = self.open.get(token)
         return connection.row if connection else None
+
+    def token(self, descriptor: int) -> int:
+        """Read the token of the connection behind a socket; raise NotMultipath."""
+        if descriptor not in self.sockets:
+            raise NotMultipath("the socket is not connected; connect, or pass what accept() gave")
+        return self.sockets[descriptor]
 
     def subflow(
         self, four_tuple: FourTuple, *, mapped: bool, interface_index: int

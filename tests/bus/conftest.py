@@ -151,6 +151,8 @@ class StandInBus:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n")
         writer.write(b"OK 0123456789abcdef0123456789abcdef\r\n")
+        await reader.readuntil(b"\r\n")
+        writer.write(b"AGREE_UNIX_FD\r\n")
         await reader.readuntil(b"BEGIN\r\n")
         hello = await read_message(reader)
         data = message.header(

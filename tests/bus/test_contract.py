@@ -19,6 +19,7 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 # any, inactive, active; see polkit(8).  "keep" ignores the arguments of a call, so what changes the
 # whole host or runs code is asked for each time.
 DEFAULTS = {
+    "org.mptcpd1.control-own-connections": ("yes", "yes", "yes"),
     "org.mptcpd1.manage-connections": ("auth_admin", "auth_admin", "auth_admin_keep"),
     "org.mptcpd1.manage-endpoints": ("auth_admin", "auth_admin", "auth_admin_keep"),
     "org.mptcpd1.set-path-manager": ("auth_admin", "auth_admin", "auth_admin"),

@@ -523,8 +523,9 @@ async def test_a_handler_gets_its_target_caller_and_arguments(
         assert reply.body == [ONE]
 
     assert client.unique_name is not None
-    call = Call(client.unique_name, 0, interactive=False, member="Create")
-    assert service.handled == [(5, call, "192.0.2.1", {})] * 2
+    given: tuple[Any, ...] = ("192.0.2.1", {})
+    call = Call(client.unique_name, 0, interactive=False, member="Create", arguments=given)
+    assert service.handled == [(5, call, *given)] * 2
     assert service.asked == [("org.mptcpd1.manage-connections", {"address": "192.0.2.1"})] * 2
 
 

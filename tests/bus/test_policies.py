@@ -30,6 +30,7 @@ from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
 from tests.bus.conftest import ask, plain, subscribe, until
 from tests.bus.fake_policies import FakePolicies
+from tests.contract import no_socket
 from tests.world import TOKEN, World
 
 PLUGIN = f"{ROOT}/plugin/addr_adv"
@@ -96,6 +97,7 @@ class Stage(World):
             self.programs,
             features=(),
             counters=lambda: {"signals_dropped": 0},
+            own=no_socket,
         )
         self.connect()
         self.engine.take(ADDR_ADV)

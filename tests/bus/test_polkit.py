@@ -16,7 +16,14 @@ from mptcpd_dbus.bus.error_names import (
     BusError,
 )
 from mptcpd_dbus.bus.interface import Call
-from mptcpd_dbus.bus.names import CHECKS, DIALOGUES, MANAGE_ENDPOINTS, UID_CHECKS, UID_DIALOGUES
+from mptcpd_dbus.bus.names import (
+    CHECKS,
+    CONTROL_OWN_CONNECTIONS,
+    DIALOGUES,
+    MANAGE_ENDPOINTS,
+    UID_CHECKS,
+    UID_DIALOGUES,
+)
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.polkit import Polkit
 from mptcpd_dbus.bus.transport import Transport
@@ -105,6 +112,24 @@ async def test_polkit_is_asked_about_the_name_and_never_a_process(
         assert asked_flags == flags
         assert cancellation
     assert authority.asked[0][4] != authority.asked[1][4]
+
+
+async def test_what_may_go_without_polkit_goes_only_where_there_is_none(
+    polkit: Polkit, client: MessageBus, caller: Transport
+) -> None:
+    """One that fails is there, whatever it calls its error."""
+    call = call_of(caller)
+    await polkit.check(call, CONTROL_OWN_CONNECTIONS, {}, without=True)
+    assert await verdict(polkit, call) == ACCESS_DENIED
+
+    authority = Authority(client)
+    await authority.start()
+    authority.error = "org.freedesktop.DBus.Error.ServiceUnknown"
+    with pytest.raises(BusError, match="polkit cannot be asked"):
+        await polkit.check(call, CONTROL_OWN_CONNECTIONS, {}, without=True)
+    authority.error, authority.answer = "", NO
+    with pytest.raises(BusError, match="not authorised"):
+        await polkit.check(call, CONTROL_OWN_CONNECTIONS, {}, without=True)
 
 
 async def test_uid_0_and_our_own_uid_need_no_polkit(

@@ -40,6 +40,7 @@ from mptcpd_dbus.core import events
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.testing.fake_kernel import JOINED, Answer
 from tests.bus.conftest import ask, plain, subscribe, until
+from tests.contract import no_socket
 from tests.policy.hosted_world import Heard, HostedWorld, recorder
 from tests.world import TOKEN
 
@@ -94,9 +95,11 @@ class Caller:
 class Nobody(Polkit):
     """A polkit that lets everybody register and nobody else do anything."""
 
-    async def check(self, call: Call, action: str, details: dict[str, str]) -> None:
+    async def check(
+        self, call: Call, action: str, details: dict[str, str], *, without: bool = False
+    ) -> None:
         """Refuse what is not the registration."""
-        del call, details
+        del call, details, without
         if action != REGISTER_POLICY:
             raise BusError(ACCESS_DENIED, f"not you: {action}")
 
@@ -127,6 +130,7 @@ class Stage(HostedWorld):
             self.programs,
             features=(),
             counters=lambda: {"signals_dropped": 0},
+            own=no_socket,
         )
         self.engine.attach(Publisher(self.tree, self.state, interfaces))
 
@@ -402,7 +406,13 @@ async def test_only_the_action_of_connections_is_a_programs_right(
     manage = next(
         method
         for method in contract(
-            stage.state, stage.pm, stage.host, stage.programs, features=(), counters=dict
+            stage.state,
+            stage.pm,
+            stage.host,
+            stage.programs,
+            features=(),
+            counters=dict,
+            own=no_socket,
         )[type(own)].methods
         if method.action == MANAGE_CONNECTIONS
     )

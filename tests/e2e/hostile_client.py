@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.e2e.hostile_sockets import sockets
 from tests.e2e.hostile_wire import (
     BUS,
     CALL,
@@ -328,7 +329,7 @@ def _mind(bus: RawBus, turns: Iterator[bytes]) -> Iterator[Report]:
 
 ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
     *(hoard, giant, calls, objects, glutton, strange, park, signatures, descriptors),
-    *(bare, neighbour),
+    *(sockets, bare, neighbour),
 )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,7 +28,7 @@ from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import MANAGER, PORT, Stage
 from tests.lab.bus import ADDRESS, Agent, Kind, PrivateBus, installed_kinds
 from tests.lab.client import BUS, NAME, ROOT, BusClient
-from tests.lab.hosts import SERVER
+from tests.lab.hosts import SERVER, Lab
 from tests.lab.memory import highest_memory, memory_now
 from tests.lab.sandbox import readable_repository
 from tests.lab.users import as_user
@@ -63,9 +64,10 @@ def bus(request: pytest.FixtureRequest, people: None, tmp_path: Path) -> Iterato
 class Outsider:
     """A process of another user that plays a role; see `hostile_client.py`."""
 
-    def __init__(self, user: str, role: str, *more: str) -> None:
+    def __init__(self, user: str, role: str, *more: str, lab: Lab | None = None) -> None:
+        argv = ["/usr/bin/python3", "-m", "tests.e2e.hostile_client", role, *more]
         self._process = subprocess.Popen(
-            as_user(user, ["/usr/bin/python3", "-m", "tests.e2e.hostile_client", role, *more]),
+            lab.command("client", argv, user) if lab else as_user(user, argv),
             cwd=readable_repository(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,10 +91,10 @@ class Outsider:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
-    async def go_on(self) -> dict[str, Any]:
+    async def go_on(self, within: float = 30) -> dict[str, Any]:
         """Let it go on; give what it then tells."""
         self.nod()
-        return await self.report()
+        return await self.report(within)
 
     def leave(self) -> None:
         """End it."""
@@ -111,7 +113,7 @@ class Siege:
 
     async def attacker(self, role: str, *more: str) -> Outsider:
         """Let alice come, ready to begin."""
-        outsider = Outsider("alice", role, *more)
+        outsider = Outsider("alice", role, *more, lab=self.play.lab)
         self._stack.callback(outsider.leave)
         await outsider.report()
         return outsider
@@ -365,3 +367,33 @@ async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: Privat
         siege.tell(**told)
 
         assert sum(told["answers"].values()) == 1000
+
+
+async def test_ten_thousand_passed_sockets_leave_none_behind(
+    stage: MakeStage, bus: PrivateBus
+) -> None:
+    """Good ones, plain TCP, pipes, several or none, with wrong arguments, by a hasty caller."""
+    play = await _besieged(stage)
+
+    async with _siege(play, bus) as siege:
+        attacker = await siege.attacker("sockets")
+        before = _descriptors(play.daemon.pid)
+        began = time.monotonic()
+        told = await attacker.go_on(within=120)
+        took = time.monotonic() - began
+        await eventually(lambda: _descriptors(play.daemon.pid) == before)
+        then = await attacker.go_on()
+        await eventually(lambda: _descriptors(play.daemon.pid) == before)
+        siege.tell(tries=told["tries"], seconds=round(took, 1), descriptors=before, **then)
+
+        not_multipath, invalid = f"{NAME}.Error.NotMultipath", f"{ERROR}InvalidArgs"
+        limits, unknown = f"{ERROR}LimitsExceeded", f"{ERROR}UnknownMethod"
+        answers = {kind: tuple(errors) for kind, errors in told["answers"].items()}
+        assert answers == {
+            "own": ("",),
+            **dict.fromkeys(("plain", "unconnected", "pipe", "file"), (not_multipath,)),
+            **dict.fromkeys(("index", "none", "arguments", "reader"), (invalid,)),
+            **dict.fromkeys(("several", "large"), (limits,)),
+            "method": (unknown,),
+        }
+        assert sum(sum(errors.values()) for errors in told["answers"].values()) == 10_000

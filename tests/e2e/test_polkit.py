@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("people")
 READING = {
     f"{MANAGER}.ListConnections",
     f"{MANAGER}.GetConnection",
+    f"{MANAGER}.GetConnectionBySocket",  # allowed by default; the socket decides
     f"{MANAGER}.GetStatistics",
     f"{CONNECTION}.GetStatistics",
     f"{SUBFLOW}.GetStatistics",
@@ -46,6 +47,7 @@ ZEROS: dict[str, Any] = {
     "b": False,
     "a{sv}": {},
     "as": [],
+    "h": 0,
 }
 
 _ADD = (ROOT, MANAGER, "AddEndpoint", "sasa{sv}")

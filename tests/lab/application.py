@@ -363,14 +363,14 @@ def _socket(address: str, *, mptcp: bool) -> socket.socket:
     return made
 
 
-async def main() -> None:
+async def main(kind: type[Application] = Application) -> None:
     """Obey until the other end of descriptor 0 is closed."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loop = asyncio.get_running_loop()
     control = socket.socket(fileno=0)
     control.setblocking(False)
-    application = Application(loop)
+    application = kind(loop)
     buffer = bytearray()
     while data := await loop.sock_recv(control, len(PORTION)):
         buffer += data

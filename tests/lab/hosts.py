@@ -128,9 +128,9 @@ class Lab:
         self._processes.append(process)
         return process
 
-    def app(self, host: Host, user: str | None = None) -> App:
-        """Start an application on a host; the lab ends it at the latest."""
-        app = App(self.command(host, App.argv(), user))
+    def app(self, host: Host, user: str | None = None, argv: list[str] | None = None) -> App:
+        """Start an application on a host, or another program; the lab ends it at the latest."""
+        app = App(self.command(host, argv or App.argv(), user))
         self._apps.append(app)
         return app
 
