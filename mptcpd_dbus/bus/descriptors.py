@@ -26,7 +26,7 @@ class Descriptors:
         self._lock = threading.Lock()
         self._to_close: deque[int] = deque()
         self._closers: set[threading.Thread] = set()
-        self._again: asyncio.TimerHandle | None = None
+        self._turn: asyncio.TimerHandle | None = None
         self.held = 0
         signal.signal(_INTERRUPT, lambda *_: None)  # else it would end us
 
@@ -40,10 +40,17 @@ class Descriptors:
         with self._lock:
             self.held += count
 
-    def close(self, descriptors: Iterable[int] = ()) -> None:
+    def close(self, descriptors: Iterable[int]) -> None:
         """Close them, soon; this does not wait for it."""
         with self._lock:
             self._to_close.extend(descriptors)
+        if self._to_close and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._set_to_work)
+
+    def _set_to_work(self) -> None:
+        """Have one thread more at work, or all go on with the next: one of them may be waiting."""
+        self._turn = None
+        with self._lock:
             if not self._to_close:
                 return
             if len(self._closers) < CLOSERS:
@@ -52,13 +59,7 @@ class Descriptors:
                 for closer in self._closers:
                     if closer.ident is not None:
                         signal.pthread_kill(closer.ident, _INTERRUPT)
-        if self._again is None:  # one may be about to wait just now
-            loop = asyncio.get_running_loop()
-            self._again = loop.call_later(CLOSING_SECONDS, self._look_again)
-
-    def _look_again(self) -> None:
-        self._again = None
-        self.close()
+        self.close(())  # look again
 
     def _add_closer(self) -> None:
         closer = threading.Thread(target=self._work, name="closer", daemon=True)

@@ -23,11 +23,11 @@ OTHER_BYTES = 8 << 20
 MESSAGE_BYTES = 32 << 20  # what the bus takes from us: it cuts off who sends more
 
 # Descriptors that a call may bring; how many of all callers we hold; threads that close them, and
-# how long one may wait while others do, too.
+# after how long another thread is set to work, or none may wait any more.
 CALL_DESCRIPTORS = 1
 HELD_DESCRIPTORS = 256
 CLOSERS = 4
-CLOSING_SECONDS = 0.05
+CLOSING_SECONDS = 0.005
 
 # What may wait to be written; above it signals are dropped and reading rests.
 QUEUE_BYTES = 8 << 20

@@ -69,6 +69,8 @@ class Polkit:
             if without:
                 return
             raise BusError(ACCESS_DENIED, f"polkit cannot be asked about {action}") from error
+        except TimeoutError:
+            raise BusError(ACCESS_DENIED, "the bus did not answer in time") from None
         if authorised:
             return
         if challenge and not call.interactive:

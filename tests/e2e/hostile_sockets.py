@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import struct
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +20,6 @@ MANAGER = f"{NAME}.Manager"
 IPPROTO_MPTCP = 262
 TRIES = 10_000
 NAMES = 8
-FLOOD = 500
 MOST = 16  # descriptors of a message that the buses let through
 TOO_LARGE = 100_000
 
@@ -56,7 +56,10 @@ def _connected(stack: ExitStack, protocol: int) -> int:
 
 
 def sockets() -> Iterator[dict[str, Any]]:
-    """Pass them in turn, each after the answer to the last; then without waiting; then leave."""
+    """Pass them in turn, by each name one at a time; then without waiting; then leave.
+
+    Without waiting by each name as often as told; those who leave are one.
+    """
     with ExitStack() as stack:
         mine, plain = _connected(stack, IPPROTO_MPTCP), _connected(stack, 0)
         idle = stack.enter_context(socket.socket(proto=IPPROTO_MPTCP)).fileno()
@@ -80,18 +83,19 @@ def sockets() -> Iterator[dict[str, Any]]:
         }
         answers: dict[str, Counter[str]] = {kind: Counter() for kind in tries}
         buses = [RawBus(descriptors=True) for _ in range(NAMES)]
-        for kind, bus, _ in zip(itertools.cycle(tries), itertools.cycle(buses), range(TRIES)):
-            serial = bus.send(*tries[kind])
-            answers[kind][next(a for a in bus.answers() if a.serial == serial).error] += 1
+        turns = itertools.cycle(tries)
+        for _ in range(TRIES // NAMES):
+            sent = [(bus, kind := next(turns), bus.send(*tries[kind])) for bus in buses]
+            for bus, kind, serial in sent:
+                answers[kind][next(a for a in bus.answers() if a.serial == serial).error] += 1
         yield {"tries": TRIES, "answers": answers}
 
-        silent = _call(flags=NO_REPLY)
+        silent, each = _call(flags=NO_REPLY), int(sys.argv[2])
         for bus in buses:
-            for _ in range(FLOOD):
+            for _ in range(each):
                 bus.send(silent, [mine])
-        hasty = [RawBus(descriptors=True) for _ in range(NAMES)]
-        for bus in hasty:
-            for call, descriptors in tries.values():
-                bus.send(call, descriptors)
-            bus.socket.close()
-        yield {"flood": FLOOD * NAMES, "hasty": len(tries) * NAMES}
+        hasty = RawBus(descriptors=True)
+        for call, descriptors in tries.values():
+            hasty.send(call, descriptors)
+        hasty.socket.close()
+        yield {"flood": each * NAMES, "hasty": len(tries)}

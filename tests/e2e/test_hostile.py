@@ -372,11 +372,15 @@ async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: Privat
 async def test_ten_thousand_passed_sockets_leave_none_behind(
     stage: MakeStage, bus: PrivateBus
 ) -> None:
-    """Good ones, plain TCP, pipes, several or none, with wrong arguments, by a hasty caller."""
+    """Good ones, plain TCP, pipes, several or none, with wrong arguments, by a hasty caller.
+
+    When more than 64 descriptors wait for one service, dbus-daemon keeps everybody's messages from
+    it, whatever that service does; so there it is no flood.
+    """
     play = await _besieged(stage)
 
     async with _siege(play, bus) as siege:
-        attacker = await siege.attacker("sockets")
+        attacker = await siege.attacker("sockets", "500" if bus.kind == "dbus-broker" else "4")
         before = _descriptors(play.daemon.pid)
         began = time.monotonic()
         told = await attacker.go_on(within=120)
