@@ -45,11 +45,13 @@ class Descriptors:
         with self._lock:
             self._to_close.extend(descriptors)
         if self._to_close and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._set_to_work)
+            self._turn = asyncio.get_running_loop().call_later(CLOSING_SECONDS, self.work)
 
-    def _set_to_work(self) -> None:
-        """Have one thread more at work, or all go on with the next: one of them may be waiting."""
-        self._turn = None
+    def work(self) -> None:
+        """Have one thread more at work now, or all go on with the next: they may be waiting."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         with self._lock:
             if not self._to_close:
                 return

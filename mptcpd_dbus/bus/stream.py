@@ -94,6 +94,7 @@ class Stream:
         self._came.append((0, self._sock.detach()))  # in its queue there may be others
         self._descriptors.took(1)
         self._descriptors.close(descriptor for _, descriptor in self._came)
+        self._descriptors.work()  # the loop may end
         self._came.clear()
         self._outbox.clear()
         self.queued = 0

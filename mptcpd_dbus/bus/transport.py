@@ -373,11 +373,6 @@ def _remote_error(message: Incoming) -> BusError:
     except WireError:
         values = []
     text = values[0] if values and isinstance(values[0], str) else ""
-    kind = (
-        NobodyThere if message.sender == DBUS and _tells_absence(message.error_name) else BusError
-    )
-    return kind(message.error_name, text)
-
-
-def _tells_absence(error_name: str) -> bool:
-    return error_name in _ABSENT or error_name.startswith(_SPAWN)
+    name = message.error_name
+    absent = message.sender == DBUS and (name in _ABSENT or name.startswith(_SPAWN))
+    return (NobodyThere if absent else BusError)(name, text)
