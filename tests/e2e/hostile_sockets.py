@@ -56,10 +56,7 @@ def _connected(stack: ExitStack, protocol: int) -> int:
 
 
 def sockets() -> Iterator[dict[str, Any]]:
-    """Pass them in turn, by each name one at a time; then without waiting; then leave.
-
-    Without waiting by each name as often as told; those who leave are one.
-    """
+    """Pass them in turn; then as often as told, without waiting; then leave with all unanswered."""
     with ExitStack() as stack:
         mine, plain = _connected(stack, IPPROTO_MPTCP), _connected(stack, 0)
         idle = stack.enter_context(socket.socket(proto=IPPROTO_MPTCP)).fileno()
