@@ -1,4 +1,4 @@
-"""The D-Bus contract as files in `dbus/`, one per interface, for review and for clients.
+"""The D-Bus contract as files in `dbus/`, one per interface, and as the man page org.mptcpd1(5).
 
     .venv/bin/python -m tests.contract      (or `make contract`)
 
@@ -17,6 +17,7 @@ from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.path_manager import PathManager
 from mptcpd_dbus.testing import FakeKernel
+from tests import contract_page, manual
 from tests.bus.fake_policies import FakePolicies
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,7 +45,8 @@ def documented() -> list[Interface]:
 
 def golden_files() -> dict[Path, str]:
     """Give each file and what it must hold."""
-    return {DIRECTORY / f"{its.name}.xml": interface_xml(its) for its in documented()}
+    xml = {DIRECTORY / f"{its.name}.xml": interface_xml(its) for its in documented()}
+    return {**xml, manual.CONTRACT: contract_page.page(documented())}
 
 
 if __name__ == "__main__":

@@ -1,33 +1,42 @@
-"""The documents, and what is in them: blocks of code, command lines, tables."""
+"""The documents, and what is in them: blocks of code, command lines, tables.
+
+A man page is a document, too: its blocks are what stands between .EX and .EE.
+"""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import re
 import shlex
 from pathlib import Path
 
+from tests import manual
 from tests.lab.sandbox import REPOSITORY
 
 README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
 CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
 GLOSSARY = REPOSITORY / "docs/glossary.md"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
-MANUAL = REPOSITORY / "man/mptcpctl.1"
+MANUAL = manual.DIRECTORY / "mptcpctl.1"
 OWN = REPOSITORY / "docs/own-connections.md"
-DOCUMENTS = (README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP, OWN)
+FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
+DOCUMENTS = (
+    *(README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP),
+    *(OWN, FROM_MPTCPD),
+)
+
+_BEGINS = {"console": "$ ", "ini": "[", "python": '"""'}
 
 
 def blocks(document: Path, kind: str) -> list[str]:
-    """Give what stands between ```kind and ```."""
+    """Give what stands between ```kind and ```; in a man page, what begins like that kind."""
+    if document.parent == manual.DIRECTORY:
+        return [text for text in manual.examples(document) if text.startswith(_BEGINS[kind])]
     return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def command_lines(document: Path) -> list[str]:
-    """Give what a reader types after "$ "; in a man page the examples are between .EX and .EE."""
-    if document == MANUAL:
-        found = re.findall(r"^\.EX\n(.*?)^\.EE$", document.read_text(), re.DOTALL | re.MULTILINE)
-    else:
-        found = blocks(document, "console")
-    lines = [line for block in found for line in block.splitlines()]
+    """Give what a reader types after "$ "."""
+    text = "".join(blocks(document, "console")).replace("\\\n", "")
+    lines = text.splitlines()
     assert all(line.startswith("$ ") for line in lines), lines
     return [line.removeprefix("$ ") for line in lines]
 
