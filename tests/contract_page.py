@@ -40,6 +40,8 @@ _HEAD = r"""
 .\" SPDX-License-Identifier: BSD-3-Clause
 .TH ORG.MPTCPD1 5 2026-11-22 mptcpd-dbus "D-Bus Interfaces"
 .nh
+.nr HY 0
+.ad l
 .SH NAME
 org.mptcpd1 \- the D-Bus interfaces of mptcpd-dbus
 .SH DESCRIPTION

@@ -23,13 +23,13 @@ DOCUMENTS = (
     *(OWN, FROM_MPTCPD),
 )
 
-_BEGINS = {"console": "$ ", "ini": "[", "python": '"""'}
+_BEGINS = {"console": r"\$ ", "ini": r"\[\w", "python": '"""', "toml": r"\[\["}
 
 
 def blocks(document: Path, kind: str) -> list[str]:
     """Give what stands between ```kind and ```; in a man page, what begins like that kind."""
     if document.parent == manual.DIRECTORY:
-        return [text for text in manual.examples(document) if text.startswith(_BEGINS[kind])]
+        return [text for text in manual.examples(document) if re.match(_BEGINS[kind], text)]
     return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
 
 

@@ -31,11 +31,11 @@ def section(page: Path, title: str) -> str:
 
 
 def entries(page: Path, title: str) -> dict[str, str]:
-    """Give the entries of a section and what is said of each."""
+    """Give the entries of a section, not of its subsections, and what is said of each."""
     found = {}
-    for entry in section(page, title).split(".TP\n")[1:]:
+    for entry in section(page, title).partition("\n.SS")[0].split(".TP\n")[1:]:
         tag, _, body = entry.partition("\n")
-        found[plain(tag)] = plain(re.split(r"^\.(?:PP|S[HS])", body, flags=re.MULTILINE)[0])
+        found[plain(tag)] = plain(body.partition("\n.PP")[0])
     return found
 
 

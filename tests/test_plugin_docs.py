@@ -23,13 +23,8 @@ from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.sections import read_section
 from mptcpd_dbus.policy.watch import Watch
 from tests.documents import PLUGINS, README, SHIP, blocks, python_files, rows
+from tests.lab.plugin_files import shipped_kinds
 from tests.lab.sandbox import REPOSITORY
-
-
-def _shipped() -> dict[str, type[Plugin]]:
-    """Load the plugins that come with us, as the daemon would."""
-    sources = (REPOSITORY / "plugins").glob("*.py")
-    return {source.stem: load(source.stem, source.read_bytes(), Watch()) for source in sources}
 
 
 def _of_the_page() -> dict[str, type[Plugin]]:
@@ -219,7 +214,7 @@ def test_the_page_tells_of_every_plugin_that_comes_with_it_and_its_settings() ->
         if (found := re.match(r"\*\*(\w+)\*\* \((\w+)\): ", text))
     }
 
-    kinds = _shipped()
+    kinds = shipped_kinds()
     assert told == {
         name: (kind.steers, {str(f.alias) for f in settings_of(kind).model_fields.values()})
         for name, kind in kinds.items()
@@ -261,7 +256,7 @@ def test_what_mptcpds_functions_became_exists() -> None:
 
 
 def test_the_configurations_of_the_pages_are_taken(tmp_path: Path) -> None:
-    kinds = _shipped() | _of_the_page()
+    kinds = shipped_kinds() | _of_the_page()
     configurations = [*blocks(PLUGINS, "ini"), *blocks(SHIP, "ini")]
     assert len(configurations) == 3
 
@@ -277,7 +272,7 @@ def test_the_configurations_of_the_pages_are_taken(tmp_path: Path) -> None:
 
 def test_the_rules_of_the_page_are_taken(tmp_path: Path) -> None:
     (block,) = blocks(PLUGINS, "toml")
-    kinds = _shipped() | _of_the_page()
+    kinds = shipped_kinds() | _of_the_page()
     file = tmp_path / "rules.toml"
 
     def play(text: str) -> testing.Played:

@@ -6,6 +6,9 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from mptcpd_dbus.plugin import Plugin
+from mptcpd_dbus.policy.loader import load
+from mptcpd_dbus.policy.watch import Watch
 from tests.lab.sandbox import REPOSITORY, SCRATCH
 
 _numbers = itertools.count(1)
@@ -43,3 +46,9 @@ def shipped_plugins() -> Path:
         for file in place.iterdir():
             file.chmod(0o644)
     return place
+
+
+def shipped_kinds() -> dict[str, type[Plugin]]:
+    """Load the plugins that we ship, as the daemon would; give their classes."""
+    sources = (REPOSITORY / "plugins").glob("*.py")
+    return {source.stem: load(source.stem, source.read_bytes(), Watch()) for source in sources}
