@@ -201,16 +201,18 @@ def test_the_page_has_every_key_that_each_plugin_takes() -> None:
 
 
 def test_the_page_has_every_setting_of_each_plugin_with_its_default() -> None:
-    text = section(CONFIGURATION, "SECTIONS [plugin NAME]")
+    titles = section(CONFIGURATION, "SECTIONS [plugin NAME]")
     own = {name: settings_of(kind).model_fields for name, kind in shipped_kinds().items()}
     with_settings = {name for name, fields in own.items() if fields}
 
-    assert set(re.findall(r"^\.SS \[plugin (\w+)\]$", text, re.MULTILINE)) == with_settings
+    assert set(re.findall(r"^\.SS \[plugin (\w+)\]$", titles, re.MULTILINE)) == with_settings
     for name in with_settings:
         told = entries(CONFIGURATION, f"[plugin {name}]")
         assert set(told) == {field.alias for field in own[name].values()}
         for field in own[name].values():
-            _check_default(told[str(field.alias)], field.default)
+            text = told[str(field.alias)]
+            _check_default(text, field.default)
+            assert [w for w in _words_of(field.rebuild_annotation()) if w not in text] == []
 
 
 def test_the_page_has_every_key_of_a_rule() -> None:
