@@ -20,7 +20,7 @@ from mptcpd_dbus.bus import error_names
 from mptcpd_dbus.config import PLUGIN_DIR
 from mptcpd_dbus.ctl.commands import COMMANDS
 from mptcpd_dbus.ctl.parser import parse
-from tests import captures
+from tests import captures, manual
 from tests.contract import REPOSITORY, interfaces
 from tests.documents import (
     ARCHITECTURE,
@@ -42,18 +42,20 @@ from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
 from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.wait import eventually
+from tests.test_config import MPTCPD_CONF
 
 LONGEST = {CONTRIBUTING: 100, ARCHITECTURE: 220}
 
 ON_THE_BUS = ("busctl", "gdbus")
 OURS = ("mptcpctl",)
+DAEMON = "mptcpd-dbus"
 SYSTEM_DIRECTORIES = {
     ".conf": "/usr/share/dbus-1/system.d",
     ".service": "/usr/share/dbus-1/system-services",
     ".policy": "/usr/share/polkit-1/actions",
     ".pc": "/usr/share/pkgconfig",
     ".py": PLUGIN_DIR,
-    ".1": "/usr/share/man/man1",
+    **{f".{number}": f"/usr/share/man/man{number}" for number in (1, 5, 7, 8)},
     ".fish": "/usr/share/fish/vendor_completions.d",
     "completion/mptcpctl": "/usr/share/bash-completion/completions",
     "completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
@@ -91,7 +93,7 @@ def _check_install(arguments: list[str]) -> None:
 
 
 def _check_systemctl(arguments: list[str]) -> None:
-    assert arguments[0] in ("daemon-reload", "reload", "enable")
+    assert arguments[0] in ("daemon-reload", "reload", "enable", "stop")
     units = [word for word in arguments[1:] if not word.startswith("-")]
     known = {"dbus.service", *(path.name for path in REPOSITORY.glob("systemd/*.service"))}
     assert set(units) <= known, units
@@ -106,6 +108,12 @@ def _check_link(arguments: list[str]) -> None:
     scripts = (REPOSITORY / "pyproject.toml").read_text()
     assert f"\n{Path(target).name} = " in scripts
     assert Path(link).name == Path(target).name
+
+
+def _check_journalctl(arguments: list[str]) -> None:
+    option, unit = arguments
+    assert option == "-u"
+    _check_systemctl(["reload", unit])
 
 
 def _check_python(arguments: list[str]) -> None:
@@ -126,6 +134,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "install": _check_install,
     "systemctl": _check_systemctl,
     "systemd-sysusers": _check_nothing,
+    "journalctl": _check_journalctl,
     "ln": _check_link,
     "python": _check_python,
     "python3": _check_python,
@@ -133,13 +142,17 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    [README, CONTRIBUTING, manual.DAEMON, manual.CONFIGURATION],
+    ids=lambda path: path.name,
+)
 def test_what_is_typed_to_build_and_install_fits_the_files(document: Path) -> None:
-    typed = [words for words in commands(document) if words[0] not in ON_THE_BUS + OURS]
+    typed = [words[1:] if words[0] == "sudo" else words for words in commands(document)]
+    typed = [words for words in typed if words[0] not in (*ON_THE_BUS, *OURS, DAEMON)]
     assert typed
 
-    for words in typed:
-        program, *arguments = words[1:] if words[0] == "sudo" else words
+    for program, *arguments in typed:
         CHECKS[Path(program).name](arguments)
 
 
@@ -186,7 +199,8 @@ def example(lab: Lab, daemon: Callable[..., Daemon]) -> Example:
 
 def _with(programs: tuple[str, ...]) -> list[tuple[Path, tuple[str, ...]]]:
     """Give the documents that have lines with one of these programs."""
-    documents = (*DOCUMENTS, MANUAL) if programs is OURS else (README,)
+    on_stage = (README, manual.DAEMON, manual.CONTRACT)  # the others' want a stage of their own
+    documents = (*DOCUMENTS, MANUAL) if programs is OURS else on_stage
     return [(d, programs) for d in documents if any(w[0] in programs for w in commands(d))]
 
 
@@ -228,6 +242,19 @@ async def _run_plugin(lab: Lab, words: list[str], directory: Path) -> None:
     await eventually(lambda: "plugin spare decides" in told.read_text(), within=10)
     with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
         lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
+
+
+async def test_the_daemon_starts_as_its_man_page_says(daemon: Callable[..., Daemon]) -> None:
+    """With the C daemon's file, and with our plugins where the lab has them."""
+    theirs = write_configuration(MPTCPD_CONF.format(directory="/usr/lib/mptcpd"))
+    places = {"/etc/mptcpd/mptcpd.conf": str(theirs), PLUGIN_DIR: str(shipped_plugins())}
+    typed = [words[2:] for words in commands(manual.DAEMON) if words[:2] == ["sudo", DAEMON]]
+    assert len(typed) == 2
+
+    for arguments in typed:
+        it = daemon()
+        await it.start(*(places.get(word, word) for word in arguments))
+        assert await it.stop() == 0
 
 
 def test_every_command_has_an_example() -> None:
