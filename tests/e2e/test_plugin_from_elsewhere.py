@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mptcpd_dbus import __version__, config
+from tests import manual
 from tests.documents import PLUGINS, SHIP, blocks, command_lines, commands, python_files
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import CONNECTION, SUBFLOW, Stage
@@ -57,6 +59,34 @@ async def test_the_first_plugin_runs_as_the_page_says(stage: MakeStage, tmp_path
     assert 's "running"' in str(said[-1])
     assert journal == f"journalctl -u {_unit()} -f"
     await eventually(lambda: f"to {SERVER[4]}" in it.daemon.log.read_text())
+
+
+async def test_the_plugin_of_the_man_page_is_installed_and_loaded_anew_as_it_says(
+    stage: MakeStage, tmp_path: Path
+) -> None:
+    place = PluginFiles().path
+    settings = write_configuration("[core]\n")
+    it = await stage("--plugin-dir", str(place), "--config", str(settings))
+    install, reload, look, load = (c for c in command_lines(manual.PLUGIN) if "pydoc" not in c)
+    (text,), (section,) = blocks(manual.PLUGIN, "python"), blocks(manual.PLUGIN, "ini")
+
+    def install_it(text: str) -> None:
+        _write(tmp_path, {"spare.py": text})
+        _type(install.removeprefix("sudo ").replace(config.PLUGIN_DIR, str(place)), tmp_path)
+
+    install_it(text)
+    settings.write_text(section.replace("wlan0", "link2"))
+    assert reload == f"sudo systemctl reload {_unit()}"
+    it.daemon.reload()
+    await eventually(lambda: "was read again" in it.daemon.log.read_text())
+    assert it.lab.run("client", shlex.split(look)) == 's "running"\ns ""\n'
+    await it.connection(await it.listener())
+    await it.heard("NewSubflow", lambda told: told[-1] == "link2")
+
+    install_it(text.replace("A backup subflow", "Loaded anew, a backup subflow"))
+    it.lab.run("client", shlex.split(load))
+    shown = await _shown(it, "plugin/spare", PLUGIN)
+    assert shown["Description"].startswith("Loaded anew")
 
 
 def _unit() -> str:
