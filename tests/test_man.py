@@ -73,6 +73,8 @@ def test_pages_that_are_referred_to_exist_or_are_of_others() -> None:
     }
 
     assert told == ours - {"mptcpctl.1"}
+    (named,) = re.findall("^Documentation=(.*)$", UNIT, re.MULTILINE)
+    assert {re.sub(r"man:(.*)\((\d)\)", r"\1.\2", word) for word in named.split()} <= ours
 
 
 # The page of the daemon

@@ -1,29 +1,12 @@
 """The man page is whole: each command, word, option and exit status is in it as in the table."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from mptcpd_dbus.ctl.commands import COMMANDS, GLOBAL_OPTIONS
 from mptcpd_dbus.ctl.failure import STATUSES
 from mptcpd_dbus.ctl.grammar import Argument, Command, Keyword, Option
 from tests.documents import MANUAL
-
-
-def _lint(page: Path) -> str:
-    argv = ["mandoc", "-T", "lint", "-W", "style", str(page)]
-    return subprocess.run(argv, check=False, capture_output=True, text=True).stdout
-
-
-def test_its_form_is_right(tmp_path: Path) -> None:
-    """As mandoc(1) sees it, which sees a mistake, too."""
-    wrong = tmp_path / "mptcpctl.1"
-    wrong.write_text(MANUAL.read_text().replace(".RS\n", ".RSS\n", 1))
-
-    assert not _lint(MANUAL)
-    assert "unknown macro" in _lint(wrong)
 
 
 def _section(title: str) -> str:
