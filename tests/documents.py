@@ -15,8 +15,7 @@ README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
 CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
 GLOSSARY = REPOSITORY / "docs/glossary.md"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
-MANUAL = manual.DIRECTORY / "mptcpctl.1"
-OWN = REPOSITORY / "docs/own-connections.md"
+MANUAL = manual.CLIENT
 FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
 DOCUMENTS = (
     *(README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP),

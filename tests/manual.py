@@ -12,7 +12,8 @@ from tests.lab.sandbox import REPOSITORY
 DIRECTORY = REPOSITORY / "man"
 DAEMON, CONFIGURATION = DIRECTORY / "mptcpd-dbus.8", DIRECTORY / "mptcpd-dbus.conf.5"
 PLUGIN, CONTRACT = DIRECTORY / "mptcpd-dbus-plugin.7", DIRECTORY / "org.mptcpd1.5"
-PAGES = (DAEMON, CONFIGURATION, PLUGIN, CONTRACT)
+CLIENT = DIRECTORY / "mptcpctl.1"
+PAGES = (CLIENT, CONFIGURATION, CONTRACT, PLUGIN, DAEMON)
 
 _ESCAPES = {r"\-": "-", r"\(aq": "'", r"\e": "\\", r"\&": ""}
 

@@ -264,9 +264,9 @@ def test_every_command_has_an_example() -> None:
 
 
 def test_every_command_line_within_a_text_can_be_typed() -> None:
-    """In documents, the man page, and what the program itself says."""
-    files = [*DOCUMENTS, MANUAL, *(REPOSITORY / "mptcpd_dbus/ctl").glob("*.py")]
-    texts = "\n".join(file.read_text() for file in files)
+    """In documents, man pages, and what the program itself says."""
+    files = [*DOCUMENTS, *manual.PAGES, *(REPOSITORY / "mptcpd_dbus/ctl").glob("*.py")]
+    texts = "\n".join(file.read_text() for file in files).replace(r"\-", "-")
     lines = re.findall(r"`mptcpctl ([a-z-][^`{]*)`", texts)
     lines += re.findall(r'^\.BR? "?mptcpctl (\w[^"\n]+)"?', texts, re.MULTILINE)
 
