@@ -35,6 +35,19 @@ _OBJECTS = (
     (interface_path(2), "Interface", "a network interface, by its index"),
     (f"{names.ROOT}/plugin/sspi", "Plugin", "a policy, by its name"),
 )
+_ABOUT_PATHS = (
+    "The numbers of connections and subflows mean nothing and are never used again, unlike tokens."
+    f" All signals come from '{names.ROOT}', and InterfacesAdded comes before the signals that name"
+    " an object. In place of an object that is not there stands '/'."
+)
+_LIMITS = (
+    f"A call may have {names.CALL_BYTES} bytes. A program may make {names.NAME_RATE} calls a second"
+    f" and a user {names.UID_RATE}, those that cost much count more; of their calls"
+    f" {names.NAME_CALLS} and {names.UID_CALLS} may be at work at a time. Root may more. A user may"
+    f" register {names.UID_POLICIES} policies, all together {names.POLICIES}. When the bus does not"
+    f" take signals as fast as they come, {names.QUEUE_BYTES >> 20} MiB may wait, then signals are"
+    " dropped and SignalsDropped follows."
+)
 _HEAD = r"""
 .\" Made from the code; see CONTRIBUTING.md.
 .\" SPDX-License-Identifier: BSD-3-Clause
@@ -50,9 +63,10 @@ owns the name
 .B org.mptcpd1
 on the system bus and publishes there what there is of Multipath TCP on the
 host.
-Everybody may read and follow; commands are authorised by
-.BR polkit (8),
-and answer with the kernel's real result.
+Everybody may read and follow.
+A method that commands names the action of
+.BR polkit (8)
+that its caller needs, root excepted, and answers with the kernel's real result.
 .PP
 Addresses are strings; those of IPv4 that are mapped into IPv6 are shown as
 IPv4.
@@ -107,7 +121,7 @@ def page(interfaces: Sequence[Interface]) -> str:
         _entry(f".B {_escaped(path)}", f".BR {names.INTERFACE_PREFIX}{name} :\n{words}.\n")
         for path, name, words in _OBJECTS
     )
-    parts = [_HEAD, ".SH OBJECTS\n", objects, _filled(_ABOUT_PATHS, before=".PP\n")]
+    parts = [_HEAD, ".SH OBJECTS\n", objects, ".PP\n", _filled(_ABOUT_PATHS)]
     for interface in interfaces:
         parts.append(f".SH INTERFACE {interface.name}\n{_filled(interface.doc)}")
         for title, members in (
@@ -122,21 +136,6 @@ def page(interfaces: Sequence[Interface]) -> str:
     return "".join(parts)
 
 
-_ABOUT_PATHS = (
-    "The numbers of connections and subflows mean nothing and are never used again, unlike tokens."
-    " All signals come from the object 'org.mptcpd1.Manager', and InterfacesAdded comes before the"
-    " signals that name an object. In place of an object that is not there stands '/'."
-)
-_LIMITS = (
-    f"A call may have {names.CALL_BYTES} bytes. A program may make {names.NAME_RATE} calls a second"
-    f" and a user {names.UID_RATE}, those that cost much count more; of their calls"
-    f" {names.NAME_CALLS} and {names.UID_CALLS} may be at work at a time. Root may more. A user may"
-    f" register {names.UID_POLICIES} policies, all together {names.POLICIES}. When the bus does not"
-    f" take signals as fast as they come, {names.QUEUE_BYTES >> 20} MiB may wait, then signals are"
-    " dropped and SignalsDropped follows."
-)
-
-
 def _errors() -> Iterable[str]:
     for kind, name in error_names.ERROR_NAMES.items():
         if name != error_names.FAILED:
@@ -148,8 +147,8 @@ def _errors() -> Iterable[str]:
 def _method(method: Method) -> str:
     results = f" \\(-> {_arguments(method.results)}" if method.results else ""
     called = _broken(f"({_arguments(method.arguments)}){results}")
-    action = f"Action: '{method.action}'." if method.action else ""
-    return _entry(f".B {method.name}", f"{called}.br\n{_filled(method.doc)}{_filled(action)}")
+    action = _filled(f"Action: '{method.action}'.") if method.action else ""
+    return _entry(f".B {method.name}", f"{called}.br\n{_filled(method.doc)}{action}")
 
 
 def _signal(signal: Signal) -> str:
@@ -173,11 +172,11 @@ def _entry(tag: str, body: str) -> str:
     return f".TP\n{tag}\n{body}"
 
 
-def _filled(text: str, before: str = "") -> str:
+def _filled(text: str) -> str:
     """Give *text* in lines of the source: each sentence begins a line, quoted words are bold."""
     escaped = re.sub(r"(?<!\w)'([^']+)'(?!\w)", r"\\fB\1\\fR", _escaped(" ".join(text.split())))
     sentences = re.split(r"(?<=[.:]) (?=[A-Z'\\])", escaped.replace("''", r"\(aq\(aq"))
-    return before + "".join(map(_broken, sentences)) if text else ""
+    return "".join(map(_broken, sentences))
 
 
 def _broken(line: str) -> str:

@@ -50,7 +50,7 @@ def _words(line: str) -> str:
     macro = re.match(r"\.([BIR]{1,2}) (.*)", line)
     if macro:
         words = [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|(\S+)', macro[2])]
-        line = ("" if macro[1] in ("BR", "BI", "IR", "IB", "RB", "RI") else " ").join(words)
+        line = ("" if len(macro[1]) == 2 else " ").join(words)
     elif line.startswith("."):
         return ""
     return _unescaped(re.sub(r"\\f[BIRP]", "", line))

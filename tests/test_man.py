@@ -18,6 +18,7 @@ from dbus_next._private import address
 
 from mptcpd_dbus import __main__ as command
 from mptcpd_dbus import config, config_file, daemon, systemd
+from mptcpd_dbus.bus.interface import Interface, Method, Property, Signal
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.plugin import Match, PathManager
 from mptcpd_dbus.policy.base import HANDLERS
@@ -25,7 +26,7 @@ from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.sections import read_section
 from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.testing import connect, play
-from tests.contract import interfaces
+from tests.contract import documented, interfaces
 from tests.documents import PLUGINS, README, blocks, commands, python_files
 from tests.lab.plugin_files import shipped_kinds
 from tests.lab.sandbox import REPOSITORY
@@ -85,6 +86,27 @@ def test_pages_that_are_referred_to_exist_or_are_of_others() -> None:
     assert told == ours == {page.name for page in DIRECTORY.iterdir()}
     (named,) = re.findall("^Documentation=(.*)$", UNIT, re.MULTILINE)
     assert {re.sub(r"man:(.*)\((\d)\)", r"\1.\2", word) for word in named.split()} <= ours
+
+
+# The page of the contract
+
+
+def _shown(page: Path) -> str:
+    """Give what a reader sees of a page, in one line."""
+    argv = ["mandoc", "-T", "utf8", str(page)]
+    text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    return " ".join(re.sub(".\b", "", text).split())
+
+
+def test_a_reader_sees_all_that_the_contract_says() -> None:
+    """The formatter has swallowed nothing; quoted words are bold instead."""
+    shown = _shown(CONTRACT).replace("'", "")
+
+    for its in documented():
+        members: list[Interface | Method | Signal | Property]
+        members = [its, *its.methods, *its.signals, *its.properties]
+        said = [" ".join(member.doc.split()).replace("'", "") for member in members]
+        assert [text for text in said if text not in shown] == []
 
 
 # The page of the daemon
