@@ -230,6 +230,8 @@ async def test_every_command_line_works(
 
     if heard.exists():
         await eventually(heard_all)
+    with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
+        lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
 
 
 async def _run_plugin(lab: Lab, words: list[str], directory: Path) -> None:
@@ -240,8 +242,6 @@ async def _run_plugin(lab: Lab, words: list[str], directory: Path) -> None:
     with told.open("wb") as log:
         lab.popen("client", [*words[:-1], str(file)], stderr=log)
     await eventually(lambda: "plugin spare decides" in told.read_text(), within=10)
-    with pytest.raises(subprocess.CalledProcessError):  # the control: a mistake would show
-        lab.run("client", ["busctl", "introspect", NAME, f"{ROOT}/connection/2"])
 
 
 async def test_the_daemon_starts_as_its_man_page_says(daemon: Callable[..., Daemon]) -> None:
