@@ -107,7 +107,7 @@ def test_what_is_refused_is_refused_with_these_words(row: list[str], tmp_path: P
     assert f"{tmp_path}/mptcpd.conf:3: " in str(refused.value)
 
 
-def test_what_comes_with_it_would_have_been_taken_there(tmp_path: Path) -> None:
+def test_what_is_right_is_taken(tmp_path: Path) -> None:
     """The control of the test above."""
     _load(tmp_path, "load-plugins=sspi\npath-manager=sspi\nlog=stderr")
 
