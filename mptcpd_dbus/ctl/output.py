@@ -30,7 +30,7 @@ class Output:
     """Standard output, and what it can take."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+        self.as_json = as_json
         terminal = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns if terminal else None
         unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
@@ -38,7 +38,7 @@ class Output:
 
     def show(self, view: View) -> None:
         """Print it, at once and whole."""
-        if self._as_json:
+        if self.as_json:
             lines = [json.dumps(view.data)]
         else:
             lines = [line for block in view.blocks for line in self._lines(block)]

@@ -12,15 +12,17 @@ from mptcpd_dbus.bus.error_names import BusError
 from mptcpd_dbus.config import read_settings
 from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.ctl.daemon import Daemon
-from mptcpd_dbus.ctl.failure import FAILED, Failure
+from mptcpd_dbus.ctl.failure import FAILED, Failure, Misuse
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.remote.program import Program, load
 
 _TERMINATED = "SIGTERM"
 
 
-async def run_plugin(daemon: Daemon, given: dict[str, Any], _: Output) -> None:
+async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
     """Decide until interrupted or let go."""
+    if out.as_json:
+        raise Misuse("run-plugin: it prints a log, which is no JSON")
     del daemon  # that it is there is enough: the program has a connection of its own
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="mptcpctl: %(levelname)s: %(message)s"

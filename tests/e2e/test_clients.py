@@ -31,6 +31,7 @@ MANAGES, PROPERTIES, INTROSPECTS = (
 )
 ERROR = f"{BUS}.Error."
 DOCUMENTATION = "org.gtk.GDBus.DocString"
+CALLED = f"{NAME}.Policy"  # what clients serve
 DTD = "/usr/share/xml/dbus-1/introspect.dtd"  # of the package libdbus-1-dev
 ONE_CONNECTION = ("connection/1", "connection/1/subflow/1")
 
@@ -233,7 +234,7 @@ async def test_the_served_xml_is_the_contract_valid_and_documented(
 
     files = (REPOSITORY / "dbus").glob(f"{NAME}.*.xml")
     golden = {file.stem: _canonical(_interfaces(file.read_text())[0]) for file in files}
-    assert seen == golden
+    assert seen == {name: xml for name, xml in golden.items() if name != CALLED}
     # The controls: the checks see what they look for.
     file.write_text(xml.replace("<interface name=", "<interface nam=", 1))
     with pytest.raises(subprocess.CalledProcessError):

@@ -88,7 +88,9 @@ async def test_the_json_of_every_command_is_what_the_schema_promises(stage: Make
         seen.add(name)
 
     assert seen == {*names} - {"monitor", "run-plugin"}  # which go on and on
-    assert {f"output of {name}" for name in names} == {
+    misused = ctl.refused("--json", "run-plugin", "foo.py")
+    assert misused == (2, "run-plugin: it prints a log, which is no JSON")
+    assert {f"output of {name}" for name in {*names} - {"run-plugin"}} == {
         name for name in SCHEMA["$defs"] if name.startswith("output of ")
     }
 
