@@ -28,7 +28,8 @@ class Descriptors:
         self._closers: set[threading.Thread] = set()
         self._turn: asyncio.TimerHandle | None = None
         self.held = 0
-        signal.signal(_INTERRUPT, lambda *_: None)  # else it would end us
+        if threading.current_thread() is threading.main_thread():  # nobody else may, nor need to
+            signal.signal(_INTERRUPT, lambda *_: None)  # else it would end us
 
     @property
     def crowded(self) -> bool:

@@ -76,7 +76,7 @@ class BusEdge:
         )
         authority = Authority(Polkit(transport, self._peers), programs)
         self._tree = ObjectTree(transport, self._peers, authority.check)
-        self._tree.before_removals = programs.flush
+        self._tree.at_end = programs.flush
 
         def own(call: Call, descriptor: int) -> Connection:
             connection = self._by_socket(descriptor)

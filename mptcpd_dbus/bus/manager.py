@@ -29,7 +29,7 @@ from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.signals import SIGNALS, SIGNALS_DROPPED
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Connection
-from mptcpd_dbus.core.errors import InvalidArgument, NoSuchConnection
+from mptcpd_dbus.core.errors import NoSuchConnection
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry
 from mptcpd_dbus.path_manager import PathManager
@@ -139,8 +139,6 @@ class _Methods:
 
     async def set_limits(self, _: State, __: Call, given: dict[str, Any]) -> None:
         options = read_options(LimitOptions, given)
-        if options.Subflows is None and options.AddAddrAccepted is None:
-            raise InvalidArgument("options: give Subflows, AddAddrAccepted or both")
         await self._pm.set_limits(options.Subflows, options.AddAddrAccepted)
 
     async def set_path_manager(self, _: State, __: Call, name: str, given: dict[str, Any]) -> None:
@@ -320,7 +318,8 @@ def manager_interface(
                 (),
                 methods.set_limits,
                 "Set the limits of the in-kernel path manager. Options: Subflows u,"
-                " AddAddrAccepted u (0-8 each); what is not given stays.",
+                " AddAddrAccepted u (0-8 each); what is not given stays. With neither, both are"
+                " read anew: the kernel tells nobody when another program sets them.",
                 MANAGE_ENDPOINTS,
             ),
             Method(

@@ -59,8 +59,8 @@ class ObjectTree:
         self._replaced: list[Published] = []
         self._signals: dict[tuple[Interface, str], tuple[bytes, PackAll]] = {}
         self._speaking = False
-        self.before_removals: Callable[[], None] = lambda: None
-        """Sends what else is told of objects that may be about to go."""
+        self.at_end: Callable[[], None] = lambda: None
+        """Ends each flush: it sends what is told to some alone, and the objects show it by then."""
         self._dispatcher = Dispatcher(
             transport,
             peers,
@@ -162,7 +162,6 @@ class ObjectTree:
             self._transport.send_bytes(message, droppable=True)
         for published in self._changed.values():
             self._tell_changes(published)
-        self.before_removals()
         for published in self._removed.values():
             self._tell_removed(published)
         self._replaced.clear()
@@ -170,6 +169,7 @@ class ObjectTree:
         self._events.clear()
         self._changed.clear()
         self._removed.clear()
+        self.at_end()
 
     def _publish(self, published: Published) -> None:
         published.refresh()

@@ -234,6 +234,7 @@ class RemoteCommands:
         given = {"Subflows": subflows, "AddAddrAccepted": add_addr_accepted}
         options = {name: Variant("u", n) for name, n in given.items() if n is not None}
         await self._daemon.call(ROOT, MANAGER, "SetLimits", "a{sv}", options)
+        await self._daemon.ping()  # what the daemon has read is told before it answers
 
         def shown() -> bool:
             limits = self._mirror.state.limits

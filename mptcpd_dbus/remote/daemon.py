@@ -75,8 +75,8 @@ class Daemon:
         """Leave the bus."""
         self._transport.disconnect()
 
-    async def start(self) -> None:
-        """Have the bus start the daemon, if it can; raise an MptcpdError."""
+    async def ping(self) -> None:
+        """Have the daemon answer, and the bus start it where it can; raise an MptcpdError."""
         await self.call(ROOT, "org.freedesktop.DBus.Peer", "Ping")
 
     async def call(

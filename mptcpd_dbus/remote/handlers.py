@@ -1,6 +1,6 @@
 """From a call of org.mptcpd1.Policy to the handler of a plugin and the pictures that it gets.
 
-What a call names is still in the mirror when it comes.  Must not know how handlers are run.
+What a call names may be gone from the mirror when it comes.  Must not know how handlers are run.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -20,8 +20,6 @@ from mptcpd_dbus.remote.mirror import Mirror
 Told = tuple[str, int, tuple[Any, ...]]
 """A handler, the queue that it belongs to, and its arguments."""
 
-_ENDS = ("address_removed", "subflow_closed")
-
 
 class Handlers:
     """Knows what calls say, by the things of *mirror*, as *network* shows them."""
@@ -37,7 +35,7 @@ class Handlers:
             return None
         if not values or not str(values[0]).startswith("/"):
             return handler, HOST, self._of_the_host(member, values)
-        thing = self._mirror.get(values[0])
+        thing = self._mirror.recall(values[0])
         if isinstance(thing, Connection):
             return handler, thing.number, self._of_connection(handler, thing, values)
         if isinstance(thing, Interface):
@@ -53,9 +51,7 @@ class Handlers:
     def _of_connection(
         self, handler: str, connection: Connection, values: list[Any]
     ) -> tuple[Any, ...]:
-        thing = self._mirror.get(values[1])
-        if handler in _ENDS:  # its object is still there, but the state that is pictured is without
-            self._mirror.removed(values[1])
+        thing = self._mirror.recall(values[1])
         picture = snapshots.connection(connection)
         match handler:
             case "new_address":

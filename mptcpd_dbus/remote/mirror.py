@@ -21,6 +21,7 @@ from mptcpd_dbus.core.types import AddressEntry, ConnectionState, FourTuple
 Properties = Mapping[str, Any]
 
 _NO_UID = 0xFFFFFFFF
+_RECALLED = 8192  # calls come after what they tell of, and at most half as many are held back
 
 
 def path_of(living: Connection | Subflow | Endpoint) -> str:
@@ -41,6 +42,8 @@ class Mirror:
         self.state = State()
         self.moved: Callable[[], None] = lambda: None
         self._things: dict[str, Any] = {}
+        self._gone: dict[str, Any] = {}  # the last is the latest
+        self._leaving: list[Subflow | Address] = []
         self._makers: dict[str, Callable[[str, Properties], Any]] = {
             "Connection": self._make_connection,
             "Subflow": self._make_subflow,
@@ -60,6 +63,10 @@ class Mirror:
         """Give what is at *path*, or None."""
         return self._things.get(path)
 
+    def recall(self, path: str) -> Any:
+        """Give what is, or was a moment ago, at *path*, or None."""
+        return self._things.get(path) or self._gone.get(path)
+
     def load(self, objects: Mapping[str, Mapping[str, Properties]]) -> None:
         """Be what *objects* are from now on: interfaces come first, what refers to others after."""
         for path in sorted(self._things.keys() - objects.keys(), reverse=True):
@@ -78,6 +85,7 @@ class Mirror:
             if make is not None and path not in self._things:
                 thing = self._things[path] = make(path, properties)
                 self._changers[type(thing)](thing, properties)
+        self.settle()
         self.moved()
 
     def changed(self, path: str, properties: Properties) -> None:
@@ -90,14 +98,27 @@ class Mirror:
         self.moved()
 
     def removed(self, path: str) -> None:
-        """Let go of an object."""
-        match thing := self._things.pop(path, None):
+        """Let go of an object; what it was can be recalled for a while.
+
+        A connection that goes keeps what goes with it.
+        """
+        thing = self._things.pop(path, None)
+        if thing is None:
+            return
+        self._gone.pop(path, None)
+        self._gone[path] = thing
+        if len(self._gone) > _RECALLED:
+            del self._gone[next(iter(self._gone))]
+        match thing:
             case Connection():
                 self.state.connections.pop(thing.token, None)
-            case Subflow():
-                thing.connection.subflows.pop(thing.four_tuple, None)
-            case Address():
-                _addresses_of(thing.connection, remote=thing.remote).pop(thing.id, None)
+                for part in self._leaving:
+                    if part.connection is thing:
+                        self._put(part)
+            case Subflow() | Address():
+                self._leaving.append(thing)
+                if thing.connection.token in self.state.connections:
+                    self._take_out(thing)
             case Endpoint():
                 self.state.endpoints.pop(thing.id, None)
             case Interface():
@@ -106,6 +127,22 @@ class Mirror:
             case _:
                 pass
         self.moved()
+
+    def settle(self) -> None:
+        """Hear that a batch is over: what has left did not leave with what leaves next."""
+        self._leaving.clear()
+
+    def _put(self, part: Subflow | Address) -> None:
+        if isinstance(part, Subflow):
+            part.connection.subflows[part.four_tuple] = part
+        else:
+            _addresses_of(part)[part.id] = part
+
+    def _take_out(self, part: Subflow | Address) -> None:
+        if isinstance(part, Subflow):
+            part.connection.subflows.pop(part.four_tuple, None)
+        else:
+            _addresses_of(part).pop(part.id, None)
 
     def manager(self, properties: Properties) -> None:
         """Take in values of the manager."""
@@ -149,7 +186,7 @@ class Mirror:
             bound_to=bound,
             interface=None,
         )
-        connection.subflows[subflow.four_tuple] = subflow
+        self._put(subflow)
         return subflow
 
     def _change_subflow(self, subflow: Subflow, p: Properties) -> None:
@@ -161,7 +198,7 @@ class Mirror:
     def _make_address(self, _: str, p: Properties) -> Address:
         connection = self._things[p["Connection"]]
         address = Address(connection, p["Id"], p["Address"], p["Port"], p["Remote"])
-        _addresses_of(connection, remote=address.remote)[address.id] = address
+        self._put(address)
         return address
 
     # The host
@@ -230,8 +267,9 @@ def _change_address(address: Address, p: Properties) -> None:
     address.port = p.get("Port", address.port)
 
 
-def _addresses_of(connection: Connection, *, remote: bool) -> dict[int, Address]:
-    return connection.remote_addresses if remote else connection.local_addresses
+def _addresses_of(address: Address) -> dict[int, Address]:
+    connection = address.connection
+    return connection.remote_addresses if address.remote else connection.local_addresses
 
 
 def _four_tuple(p: Properties) -> FourTuple:

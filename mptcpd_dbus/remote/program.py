@@ -88,7 +88,7 @@ class Program:
         except (OSError, ValueError) as error:
             raise NotReady(f"cannot reach the bus: {error}; is dbus running?") from error
         try:
-            await self._daemon.start()
+            await self._daemon.ping()
             while True:
                 await self._serve()
         finally:
@@ -221,6 +221,7 @@ class Program:
             self._daemon.refuse(call, UNKNOWN_OBJECT, f"there is no object {call.path}")
             return
         self._daemon.answer(call)
+        self._mirror.settle()
         if call.member == "Released":
             self._let_go(f"the daemon let it go: {values[0]}")
             return

@@ -89,7 +89,7 @@ class Stage(World):
             self.engine.settle_soon,
         )
         self.tree = ObjectTree(transport, self.peers, self._authorise)
-        self.tree.before_removals = self.programs.flush
+        self.tree.at_end = self.programs.flush
         interfaces = contract(
             self.state,
             self.pm,

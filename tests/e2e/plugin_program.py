@@ -46,8 +46,8 @@ def beside_the_daemon(
 ) -> tuple[PluginProgram, list[str]]:
     """Give the one plugin that *arguments* have loaded as a program, and a daemon's without it."""
     settings = read_settings(arguments)
-    name = settings.path_manager or (settings.load_plugins or ("",))[0]
     assert settings.plugin_dir
+    (name,) = settings.load_plugins or [file.stem for file in settings.plugin_dir.glob("*.py")]
     options = [word for file in _config(arguments) for word in ("--config", file)]
     program = PluginProgram(lab, host, log, settings.plugin_dir / f"{name}.py", *options)
     return program, ["--plugin-dir", str(PluginFiles().path)]

@@ -37,6 +37,8 @@ SWEEP = 8.0  # seconds in which the daemon sees what others did, while there are
 FLAGS = ("signal", "subflow", "backup", "fullmesh", "implicit")
 _numbers = itertools.count(1)
 
+both_ways = pytest.mark.both_ways  # but what is about the daemon's own restart and settings
+
 
 class Shown(NamedTuple):
     """An endpoint as ip(8) shows it."""
@@ -152,6 +154,7 @@ async def bare(play: MakePlay) -> Play:
 # Who gets an endpoint
 
 
+@both_ways
 async def test_every_address_of_the_links_has_an_endpoint(play: MakePlay) -> None:
     it = await play()
 
@@ -175,6 +178,7 @@ async def test_without_the_plugin_none_has(play: MakePlay) -> None:
     assert it.limits() == (2, 0)
 
 
+@both_ways
 async def test_a_deprecated_address_has_none(play: MakePlay) -> None:
     it = await play()
     await it.shows(ALL)
@@ -188,6 +192,7 @@ async def test_a_deprecated_address_has_none(play: MakePlay) -> None:
     await it.shows(ALL | {"dead:beef:23::1"})
 
 
+@both_ways
 async def test_limits_that_others_have_raised_are_never_lowered(play: MakePlay) -> None:
     it = await play()
     await it.shows(ALL)
@@ -202,6 +207,7 @@ async def test_limits_that_others_have_raised_are_never_lowered(play: MakePlay) 
 # How they follow
 
 
+@both_ways
 async def test_a_flap_costs_the_endpoints_of_the_link_and_no_others(play: MakePlay) -> None:
     it = await play()
     before = await it.shows(ALL)
@@ -215,6 +221,7 @@ async def test_a_flap_costs_the_endpoints_of_the_link_and_no_others(play: MakePl
     assert {after[a].device for a in OF[2]} == {"link2"}
 
 
+@both_ways
 async def test_an_outage_of_all_links_costs_no_connection(play: MakePlay) -> None:
     """The endpoint of its last path stays: with it the kernel would close the last subflow."""
     it = await play()
@@ -236,6 +243,7 @@ async def test_an_outage_of_all_links_costs_no_connection(play: MakePlay) -> Non
     assert await it.stage.server.call("recv", talk=pair.server, count=1000) == 1000
 
 
+@both_ways
 async def test_a_connection_with_one_path_outlives_a_flap_of_it(play: MakePlay) -> None:
     """As it would without the plugin, though the host has other links: the peer takes no joins."""
     it = await play()
@@ -252,6 +260,7 @@ async def test_a_connection_with_one_path_outlives_a_flap_of_it(play: MakePlay) 
     assert await it.stage.server.call("recv", talk=pair.server, count=1000) == 1000
 
 
+@both_ways
 async def test_an_address_that_goes_takes_its_endpoint_along_and_a_new_one_brings_one(
     play: MakePlay,
 ) -> None:
@@ -273,6 +282,7 @@ async def test_an_address_that_goes_takes_its_endpoint_along_and_a_new_one_bring
     await it.shows(OF[1] | {"10.0.22.1", address("client", 2, 6)})
 
 
+@both_ways
 async def test_of_twelve_addresses_eight_have_an_endpoint_and_the_others_wait(
     play: MakePlay,
 ) -> None:
@@ -455,6 +465,7 @@ async def test_ours_follow_the_addresses_and_the_foreign_ones_are_never_touched(
     await shows(ALL)
 
 
+@both_ways
 async def test_an_endpoint_added_on_the_bus_is_not_the_plugins(play: MakePlay) -> None:
     it = await play()
     await it.shows(ALL)
@@ -469,6 +480,7 @@ async def test_an_endpoint_added_on_the_bus_is_not_the_plugins(play: MakePlay) -
     assert it.endpoints()[NOWHERE] == theirs
 
 
+@both_ways
 async def test_what_others_delete_comes_back_but_not_for_ever(play: MakePlay) -> None:
     it = await play()
     await it.shows(ALL)
@@ -518,6 +530,7 @@ async def test_an_endpoint_that_the_kernel_made_by_itself_gives_way(
 # What it is for
 
 
+@both_ways
 async def test_a_connection_gets_a_subflow_over_each_link_and_loses_it_on_a_cut(
     play: MakePlay,
 ) -> None:
