@@ -6,11 +6,10 @@ demo's stage; what installs is checked against the files that it takes.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import ast
-import contextlib
 import importlib.util
 import re
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from tests.documents import (
 )
 from tests.e2e.ctl import argv
 from tests.e2e.stage import MANAGER, PORT
+from tests.lab import polkit_rules
 from tests.lab.app import converse
 from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient, BusError
@@ -312,17 +312,6 @@ def test_the_errors_that_the_readme_explains_are_those_of_the_daemon() -> None:
     assert explained <= own | {name.rpartition(".")[2] for name in standard}
 
 
-@contextlib.contextmanager
-def _rule(text: str) -> Iterator[None]:
-    """Have polkitd follow a rule; it notices files that come and go."""
-    rule = Path("/etc/polkit-1/rules.d/50-readme.rules")
-    rule.write_text(text)
-    try:
-        yield
-    finally:
-        rule.unlink()
-
-
 async def test_the_polkit_rule_allows_what_it_says_and_no_more(
     people: None, bus: PrivateBus, example: Example
 ) -> None:
@@ -336,7 +325,7 @@ async def test_the_polkit_rule_allows_what_it_says_and_no_more(
     async with await BusClient.connect("alice") as alice:
         with pytest.raises(BusError, match="InteractiveAuthorizationRequired"):
             await alice.call(*flush)
-        with _rule(rule.replace('"netdev"', '"alice"')):
+        with polkit_rules.rule(rule.replace('"netdev"', '"alice"')):
 
             async def allowed() -> bool:
                 try:

@@ -5,14 +5,12 @@ GetManagedObjects say whether it believes the truth.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-import asyncio
 import json
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -22,6 +20,7 @@ from tests.lab.app import exchange
 from tests.lab.client import BUS, NAME, ROOT, BusError, Signal, busctl
 from tests.lab.hosts import SERVER
 from tests.lab.plugin_files import shipped_plugins
+from tests.lab.program import Program
 from tests.lab.sandbox import REPOSITORY, readable_repository
 from tests.lab.users import as_user
 from tests.lab.wait import eventually
@@ -34,62 +33,6 @@ DOCUMENTATION = "org.gtk.GDBus.DocString"
 CALLED = f"{NAME}.Policy"  # what clients serve
 DTD = "/usr/share/xml/dbus-1/introspect.dtd"  # of the package libdbus-1-dev
 ONE_CONNECTION = ("connection/1", "connection/1/subflow/1")
-
-
-class Program:
-    """A program that goes on talking; `said` has all its lines, the oldest first."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.said: list[str] = []
-        self._process = process
-        self._listening = asyncio.ensure_future(self._listen())
-
-    @classmethod
-    async def start(cls, *argv: str) -> Self:
-        """Start it; both its outputs are one."""
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                limit=1 << 24,
-            )
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._listening
-
-    async def line(self, wanted: Callable[[str], bool]) -> str:
-        """Wait for a line."""
-
-        def found() -> str:
-            matching = next((line for line in self.said if wanted(line)), "")
-            assert matching, "\n".join(self.said[-20:])
-            return matching
-
-        return await eventually(found)
-
-    def ask(self) -> None:
-        """Write a line to it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-
-    async def _listen(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            self.said.append(line.decode().rstrip("\n"))
 
 
 async def _life(play: Stage) -> str:
