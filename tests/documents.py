@@ -16,6 +16,7 @@ CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/archit
 GLOSSARY = REPOSITORY / "docs/glossary.md"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
 MANUAL = manual.CLIENT
+EXAMPLES = REPOSITORY / "docs/examples"
 OWN = REPOSITORY / "docs/own-connections.md"
 FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
 DOCUMENTS = (

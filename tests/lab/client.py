@@ -116,6 +116,10 @@ class BusClient:
             raise BusError(reply.error_name, str(body[0]) if body else "")
         return body[0] if len(body) == 1 else body or None
 
+    def send(self, message: Message) -> None:
+        """Send a message as it is."""
+        self._bus.send(message)
+
     async def get(self, path: str, interface: str, member: str) -> Any:
         """Return the value of a property."""
         return await self.call(path, f"{BUS}.Properties", "Get", "ss", interface, member)
