@@ -14,14 +14,14 @@ from tests.lab.sandbox import REPOSITORY
 README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
 CHANGELOG, ARCHITECTURE = REPOSITORY / "CHANGELOG.md", REPOSITORY / "docs/architecture.md"
 GLOSSARY = REPOSITORY / "docs/glossary.md"
+API, EXAMPLES = REPOSITORY / "docs/dbus-api.md", REPOSITORY / "docs/examples"
 PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plugin.md"
 MANUAL = manual.CLIENT
-EXAMPLES = REPOSITORY / "docs/examples"
 OWN = REPOSITORY / "docs/own-connections.md"
 FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
 DOCUMENTS = (
     *(README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP),
-    *(OWN, FROM_MPTCPD),
+    *(API, OWN, FROM_MPTCPD),
 )
 
 _BEGINS = {"console": r"\$ ", "ini": r"\[\w", "python": '"""', "toml": r"\[\["}

@@ -20,7 +20,7 @@ from mptcpd_dbus.config import PLUGIN_DIR
 from mptcpd_dbus.ctl.commands import COMMANDS
 from mptcpd_dbus.ctl.parser import parse
 from tests import captures, manual
-from tests.contract import REPOSITORY, interfaces
+from tests.contract import REPOSITORY
 from tests.documents import (
     ARCHITECTURE,
     CHANGELOG,
@@ -287,16 +287,6 @@ async def test_what_the_readme_shows_of_mptcpctl_is_what_it_prints() -> None:
 
 def _shape(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{8}\b|(?<=:)\d{5}\b", "?", text)
-
-
-def test_every_method_that_commands_has_an_example() -> None:
-    """But the one that nothing but a program of some length can call."""
-    words = {word.rpartition(".")[2] for line in commands(README) for word in line}
-    methods = {method.name for its in interfaces() for method in its.methods if method.action}
-
-    # A command line has no handlers to be called, and no socket to pass.
-    assert methods - words == {"RegisterPolicy", "GetConnectionBySocket"}
-    assert "`Manager.RegisterPolicy`" in README.read_text()
 
 
 def test_the_errors_that_the_readme_explains_are_those_of_the_daemon() -> None:
