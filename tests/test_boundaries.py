@@ -14,6 +14,8 @@ IMPURE = {"asyncio", "pathlib", "select", "socket", "subprocess", "os", "threadi
 EDGES = {"kernel": "pyroute2", "bus": "dbus_next"}
 KNOW_BOTH_EDGES = ("mptcpd_dbus/daemon.py", "mptcpd_dbus/remote/program.py")
 CLIENT = "ctl"
+REMOTE = "remote"
+DAEMONS_OWN = ("daemon", "engine", "path_manager", "commander", "reconciler", "policy.host")
 CLIENT_KNOWS = (
     "__version__",
     "ctl",
@@ -83,8 +85,11 @@ def _broken_by_the_client(part: str, name: str) -> Iterator[str]:
     known = any(_within(name, f"{OURS}.{its}") for its in CLIENT_KNOWS)
     if part == CLIENT and _within(name, OURS) and not known:
         yield "mptcpctl knows the bus, not the daemon"
-    if part != CLIENT and _within(name, f"{OURS}.{CLIENT}"):
-        yield "the daemon does not know its client"
+    if part == REMOTE and any(_within(name, f"{OURS}.{its}") for its in DAEMONS_OWN):
+        yield "a program knows the daemon by the bus"
+    for client, others in ((CLIENT, (CLIENT,)), (REMOTE, (CLIENT, REMOTE))):
+        if part not in others and _within(name, f"{OURS}.{client}"):
+            yield "the daemon does not know its client"
 
 
 def _within(name: str, package: str) -> bool:
@@ -147,6 +152,8 @@ def test_what_may_know_both_edges_does(path: str) -> None:
         ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.core.state import State", "knows the bus"),
         ("mptcpd_dbus/ctl/x.py", "import dbus_next", "only mptcpd_dbus/bus may"),
         ("mptcpd_dbus/daemon.py", "from mptcpd_dbus.ctl import view", "not know its client"),
+        ("mptcpd_dbus/daemon.py", "from mptcpd_dbus.remote import mirror", "not know its client"),
+        ("mptcpd_dbus/remote/x.py", "from mptcpd_dbus.engine import Engine", "by the bus"),
     ],
 )
 def test_an_import_that_must_not_be_is_named(path: str, source: str, words: str) -> None:
