@@ -46,6 +46,12 @@ class JoinKey(NamedTuple):
     remote_port: int
 
 
+def join_key(event: events.NewSubflow | events.SubflowClosed) -> JoinKey:
+    """Give what *event* has in common with a request for it."""
+    t = event.four_tuple
+    return JoinKey(event.token, t.local_address, t.remote_address, t.remote_port)
+
+
 class Join:
     """One join on its way; its events arrive in `outcome`, None for the connection's end.
 
@@ -138,8 +144,7 @@ class Joins:
     def notice(self, event: events.Event) -> None:
         """Hand *event* to the join that it is about, if any."""
         if isinstance(event, events.NewSubflow | events.SubflowClosed):
-            t = event.four_tuple
-            key = JoinKey(event.token, t.local_address, t.remote_address, t.remote_port)
+            key = join_key(event)
             join = self._joins.get(event.token, {}).get(key)
             if join is not None and join.concerns(event):
                 join.hear(event)

@@ -30,7 +30,7 @@ from mptcpd_dbus.core.errors import (
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.subflow_wish import SubflowWish, complete
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag, FourTuple, is_ipv6
-from mptcpd_dbus.joins import GIVEN_UP, Join, JoinKey, Joins, failure
+from mptcpd_dbus.joins import GIVEN_UP, Join, JoinKey, Joins, failure, join_key
 from mptcpd_dbus.kernel_protocol import Kernel
 from mptcpd_dbus.own_endpoints import OwnEndpoints
 from mptcpd_dbus.pace import Pace
@@ -70,6 +70,12 @@ class PathManager:
     def notice(self, event: events.Event, change: Change) -> None:
         """Hear *event* after the state has."""
         self._joins.notice(event)
+        if isinstance(event, events.NewSubflow) and self._joins.left(join_key(event)):
+            row = self._kernel.subflow(
+                event.four_tuple, mapped=event.mapped, interface_index=event.interface_index
+            )
+            if row is not None:
+                self._apply(row)  # no event tells that we asked for a backup
         if isinstance(event, events.ConnectionClosed) and change.connection is not None:
             self._announced.close(change.connection)
             self._ids.close(change.connection)

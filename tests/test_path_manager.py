@@ -195,6 +195,18 @@ async def test_no_command_works_on_a_connection_of_the_kernels_path_manager(
         await act(world)
 
 
+@pytest.mark.parametrize("backup", [False, True])
+async def test_a_join_that_nobody_waits_for_shows_what_was_asked_for_it(
+    world: World, backup: bool
+) -> None:
+    connection = world.connect()
+
+    await world.pm.send_join(connection, replace(WISH, backup=backup))
+    world.engine.settle()
+
+    assert _last_subflow(world).backup_requested is backup
+
+
 async def test_a_subflow_that_is_gone_cannot_be_commanded(world: World) -> None:
     world.connect()
     await _with_subflow(world)

@@ -41,6 +41,22 @@ def _join(path: str, **options: Any) -> tuple[Any, ...]:
     return (path, CONNECTION, "CreateSubflow", "sqa{sv}", *remote, options)
 
 
+async def test_a_join_that_nobody_waits_for_is_shown_as_it_was_asked_for(stage: MakeStage) -> None:
+    """At once: the sweep would show it after five seconds."""
+    it = await stage()
+    _, path = await it.connection(await it.listener())
+
+    answer = await it.create_subflow(path, LocalAddress="10.0.2.1", Backup=True, Wait=False)
+    await it.heard("NewSubflow")
+
+    assert answer == "/"
+
+    async def asked() -> bool:
+        return bool(await it.viewer.get(f"{path}/subflow/2", SUBFLOW, "BackupRequested"))
+
+    await eventually(asked, within=1)
+
+
 async def test_endpoints_are_added_changed_removed_and_flushed(stage: MakeStage) -> None:
     """ADD_ADDR, SET_FLAGS, DEL_ADDR and FLUSH_ADDRS, with GET_ADDR after each."""
     play = await stage(path_manager="kernel")
