@@ -32,6 +32,9 @@ class Program(Protocol):
     def call(self, handler: str, arguments: tuple[Any, ...]) -> None:
         """Have a handler called with the pictures that a plugin's would get; never wait."""
 
+    async def room(self) -> None:
+        """Wait until it has read most of what it was told, or is let go."""
+
     def release(self, why: str) -> None:
         """Tell it that it decides no more, and `unregister` it."""
 

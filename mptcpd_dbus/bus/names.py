@@ -75,6 +75,7 @@ CALLS_PER_ANSWER = 32
 ASK_SECONDS = 1.0  # and a call that comes so long after the last one that did
 CALLS_UNANSWERED = 128  # then further ones are held back
 CALLS_HELD = 4096
+CALLS_CROWDED = 1024  # and then it is told of no more connections that were there before
 DEAF_SECONDS = 5.0  # for so long calls are held back before the policy is cut off
 ANSWER_SECONDS = 30.0  # a call that asks for an answer has so long, as a plugin's handler has
 BANNED_SECONDS = 10.0  # before a policy that was cut off may register again

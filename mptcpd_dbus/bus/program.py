@@ -28,6 +28,7 @@ from mptcpd_dbus.bus.message import (
 from mptcpd_dbus.bus.names import (
     ANSWER_SECONDS,
     ASK_SECONDS,
+    CALLS_CROWDED,
     CALLS_HELD,
     CALLS_PER_ANSWER,
     CALLS_UNANSWERED,
@@ -88,6 +89,7 @@ class Program:
         self._deaf: asyncio.TimerHandle | None = None
         self._mute: asyncio.TimerHandle | None = None
         self._over = False
+        self._room: asyncio.Future[None] | None = None
 
     def call(self, handler: str, arguments: tuple[Any, ...]) -> None:
         """Queue a call of a handler with the pictures that a plugin's would get."""
@@ -99,6 +101,13 @@ class Program:
         encode(method.signature)(data, values(*arguments))
         self._untold.append((data, body_at))
         self._queued()
+
+    async def room(self) -> None:
+        """Wait until few calls are held back, or none will be sent any more."""
+        while not self._over and len(self._held) + len(self._untold) > CALLS_CROWDED:
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
 
     def release(self, why: str, *, deaf: bool = False) -> None:
         """Tell it that it decides no more, and let it go."""
@@ -114,6 +123,7 @@ class Program:
         self._untold.clear()
         self._held.clear()
         self._unwatch()
+        self._tell_room()
 
     def flush(self) -> None:
         """Send what is queued, as far as it is read."""
@@ -127,8 +137,14 @@ class Program:
     def _go_on(self) -> None:
         while self._held and self._sent - self._answered < CALLS_UNANSWERED:
             self._send(*self._held.popleft())
+        self._tell_room()
         if self._held and self._deaf is None:
             self._deaf = self._loop.call_later(DEAF_SECONDS, self._cut_off, _DEAF)
+
+    def _tell_room(self) -> None:
+        if self._room is not None and (self._over or len(self._held) <= CALLS_CROWDED):
+            self._room.set_result(None)
+            self._room = None
 
     def _send(self, data: bytearray, body_at: int) -> None:
         now = self._loop.time()

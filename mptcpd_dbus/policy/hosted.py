@@ -106,6 +106,9 @@ class Hosted:
         hears = self.hears(handler)
         self.mailbox.finish(key, Item(handler, self._bound[handler], arguments) if hears else None)
 
+    async def room(self) -> None:
+        """Wait until it can be told of many connections at once; queues of plugins have room."""
+
     async def run(self, handler: str) -> bool:
         """Call a handler of host events in its turn; give whether it went well."""
         bound = self._bound.get(handler)

@@ -55,3 +55,7 @@ class OnBus(Hosted):
     def finish(self, key: int, handler: str, *arguments: Any) -> None:
         """Call the program's handler."""
         self.post(key, handler, *arguments)
+
+    async def room(self) -> None:
+        """Wait until the program has read most of what it was told."""
+        await self.program.room()

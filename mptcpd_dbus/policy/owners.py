@@ -75,7 +75,7 @@ class Owners:
         """Find owners for the connections that have none."""
         async for connection in self._each():
             if self.owner(connection) is None:
-                self.move(connection, self._choose(connection))
+                await self._hand(connection)
 
     def check(self, connection: Connection) -> None:
         """Choose again if the path manager had to be guessed, and another was found."""
@@ -91,7 +91,14 @@ class Owners:
     async def pass_on(self, policy: Hosted) -> None:
         """Have the next in line decide for each connection of one that runs no more."""
         async for connection in self._each(policy):
-            self.move(connection, self._choose(connection))
+            await self._hand(connection)
+
+    async def _hand(self, connection: Connection) -> None:
+        """Have the first that wants it decide for *connection*, one of many."""
+        policy = self._choose(connection)
+        self.move(connection, policy)
+        if policy is not None:
+            await policy.room()
 
     def give_up(self, number: int, policy: Hosted) -> None:
         """Take one connection away from a policy that cannot follow its events."""

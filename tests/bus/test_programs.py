@@ -565,6 +565,22 @@ async def test_so_many_calls_are_held_back_and_no_more(
     assert f"{CALLS_HELD} calls were held back" in caplog.text
 
 
+async def test_who_reads_can_begin_with_more_connections_than_are_held_back(
+    stage: Stage, caller: Caller
+) -> None:
+    await stage.host.disable("low")
+    count = CALLS_HELD  # each is told of by two calls
+    for number in range(count):
+        port = 10000 + number
+        stage.kernel.connect(0x1000 + number, FourTuple("10.0.1.1", port, "10.0.9.1", 80))
+    stage.engine.settle()
+
+    assert not (await caller.register()).error_name
+    await until(lambda: len(caller.calls) == 1 + 2 * count, 60)
+
+    assert {c.owner for c in stage.state.connections.values()} == {"mine"}
+
+
 async def test_who_reads_and_does_not_answer_is_cut_off_with_few_calls_too(
     stage: Stage, caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
