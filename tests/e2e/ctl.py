@@ -111,12 +111,12 @@ class Ctl:
 
 
 class OnTerminal:
-    """A program on a terminal of that width; `shown` has all that it printed there."""
+    """A program on a terminal of that size; `shown` has all that it printed there."""
 
-    def __init__(self, argv: list[str], columns: int = 80) -> None:
+    def __init__(self, argv: list[str], columns: int = 80, lines: int = 24) -> None:
         self.shown = ""
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.resize(columns, lines)
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *argv], stdin=theirs, stdout=theirs, stderr=theirs
         )
@@ -135,6 +135,25 @@ class OnTerminal:
     def pid(self) -> int:
         """The process, also after exec(2)."""
         return self.process.pid
+
+    @property
+    def settings(self) -> list[Any]:
+        """How the terminal is set, see termios(3)."""
+        return termios.tcgetattr(self._ours)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give it another size, which who runs there is told."""
+        self.columns, self.lines = columns, lines
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def screen(self) -> list[str]:
+        """Give the lines of the last screen that was drawn whole from its top left corner."""
+        self._read()
+        for drawn in reversed(self.shown.split("\033[H")):
+            found = drawn.split("\033[?")[0].split("\r\n")
+            if [len(line) for line in found] == [self.columns] * self.lines:
+                return [line.rstrip() for line in found]
+        return []
 
     async def shows(self, text: str) -> str:
         """Wait until it has printed that; give all."""
