@@ -23,7 +23,8 @@ from tests.lab.wait import eventually
 
 _CAPTURE = re.compile(r"(?ms)(?<=<!-- capture: )(.*?)( -->\n```text\n)(.*?)(?=^```$)")
 _PORTS = (443, 4242)
-"""For the first one active_backup decides, by the README's configuration."""
+"""For the first one active_backup decides, by the README's configuration; it sends."""
+_MESSAGE, _EVERY = 25_000, 0.01
 
 
 def in_readme() -> dict[str, str]:
@@ -32,7 +33,7 @@ def in_readme() -> dict[str, str]:
 
 
 async def taken(wanted: Collection[str]) -> dict[str, str]:
-    """Give what these commands print on a stage with two connections."""
+    """Give what these commands print on a stage with two connections, of which the first sends."""
     policies = sorted((readable_repository() / "dbus").glob("*.conf")) if initial_root() else ()
     (configuration,) = blocks(README, "ini")
     with Lab() as lab, PrivateBus(policies=policies):
@@ -41,9 +42,10 @@ async def taken(wanted: Collection[str]) -> dict[str, str]:
         daemon = Daemon(lab, "client", SCRATCH / "captures.log")
         await daemon.start("--config", config, "--plugin-dir", str(shipped_plugins()))
         client, server = lab.app("client"), lab.app("server")
+        pairs = []
         for port in _PORTS:
             listener, _ = await server.call("listen", address=SERVER[4], port=port)
-            await converse(client, server, listener, address=SERVER[4], port=port)
+            pairs.append(await converse(client, server, listener, address=SERVER[4], port=port))
         ctl = Ctl(lab)
 
         def settled() -> bool:
@@ -52,6 +54,8 @@ async def taken(wanted: Collection[str]) -> dict[str, str]:
             return len(first["subflows"]) == len(LINKS) and second["uid"] is not None
 
         await eventually(settled, within=10)
+        await server.call("drain", talk=pairs[0].server)
+        await client.call("push", talk=pairs[0].client, size=_MESSAGE, every=_EVERY)
         return {command: ctl.said(*command.split()) for command in wanted}
 
 

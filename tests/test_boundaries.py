@@ -28,6 +28,10 @@ CLIENT_KNOWS = (
 )
 EDGELESS = ("policy", "plugin.py", "testing")
 FOR_TESTS = "testing"
+TERMINAL = {  # what is slow to import, and who may
+    "rich": "mptcpd_dbus/ctl/screen.py",
+    f"{OURS}.ctl.screen": "mptcpd_dbus/ctl/top.py",
+}
 
 
 def imported(path: str, source: str) -> set[str]:
@@ -51,6 +55,9 @@ def violations(path: str, source: str) -> Iterator[str]:
     for name in sorted(names):
         for words in _broken(top, part, name):
             yield f"{path} imports {name}: {words}"
+        for library, user in TERMINAL.items():
+            if _within(name, library) and path != user:
+                yield f"{path} imports {name}: only {user} may"
     edges = {edge for edge in EDGES if any(_within(n, f"{OURS}.{edge}") for n in names)}
     if top == OURS and part in EDGELESS and edges:
         yield f"{path} imports an edge: policies know none"
@@ -151,6 +158,8 @@ def test_what_may_know_both_edges_does(path: str) -> None:
         ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.bus import objects", "knows the bus"),
         ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.core.state import State", "knows the bus"),
         ("mptcpd_dbus/ctl/x.py", "import dbus_next", "only mptcpd_dbus/bus may"),
+        ("mptcpd_dbus/ctl/x.py", "from rich.table import Table", "only mptcpd_dbus/ctl/screen.py"),
+        ("mptcpd_dbus/ctl/x.py", "from mptcpd_dbus.ctl.screen import Screen", "only mptcpd_dbus/"),
         ("mptcpd_dbus/daemon.py", "from mptcpd_dbus.ctl import view", "not know its client"),
         ("mptcpd_dbus/daemon.py", "from mptcpd_dbus.remote import mirror", "not know its client"),
         ("mptcpd_dbus/remote/x.py", "from mptcpd_dbus.engine import Engine", "by the bus"),

@@ -15,7 +15,7 @@ _FORCE = Keyword("force", "also what belongs to NetworkManager")
 _ENDPOINT_ADDRESS = Argument("ADDRESS", Kind.ADDRESS, "the endpoint's address", optional=True)
 
 GLOBAL_OPTIONS = (
-    Option("--json", "print JSON, one object; monitor: one in each line", letter="-j"),
+    Option("--json", "print JSON, one object; monitor and top: one in each line", letter="-j"),
     Option("--bus", "system (the default), session, or a D-Bus address", Kind.BUS, "BUS"),
     Option("--no-ask-password", "never ask for authorisation, fail instead"),
     Option("--version", "print the version", letter="-V"),
@@ -58,6 +58,28 @@ COMMANDS = (
         "monitor:monitor",
         more="The first line, DaemonRunning, says that from now on no event is missed. It goes on"
         " when the daemon is restarted, and says so.",
+    ),
+    Command(
+        "top",
+        "Watch what connections and subflows do, the busiest first, until q or Ctrl-C",
+        "top:top",
+        options=(
+            Option(
+                "--interval",
+                "show it anew so often, 0.1 to 3600 (default: 1)",
+                Kind.INTERVAL,
+                "SECONDS",
+                "-d",
+            ),
+            Option("--count", "end after so many times", Kind.COUNT, "N", "-n"),
+            Option("--batch", "print plain text, as happens without a terminal", letter="-b"),
+        ),
+        more="Rates are bytes per second of the last interval, retransmits included. NEW are the"
+        " segments sent again in it, RETRANS those since the beginning. VAR is how much round trips"
+        " vary. BACKUP says who has asked for that: here, the peer, or both. It goes on when the"
+        " daemon is restarted, and says so. Where there are thousands of connections, those that"
+        " are shown are measured in each interval, and the others in turns: a busy one is found"
+        " within minutes.",
     ),
     Command(
         "subflow add",

@@ -118,20 +118,29 @@ def _blocks(it: Thing) -> list[Block]:
 
 def _subflow_row(it: Thing) -> tuple[str, ...]:
     counters = it["statistics"]
-    rtt = counters.get("rtt")
     return (
         str(things.number(it["path"])),
         *ends(it),
         cell(it["interface"]),
         f"{it['local_id']}-{it['remote_id']}",
-        {(False, False): "no", (True, False): "here", (False, True): "peer"}.get(
-            (it["backup_requested"], it["backup"]), "both"
-        ),
-        f"{rtt / 1000:.1f}ms" if rtt else cell(None),
+        backup(it),
+        milliseconds(counters.get("rtt")),
         size(counters.get("bytes_sent")),
         size(counters.get("bytes_received")),
         cell(counters.get("total_retrans")),
     )
+
+
+def backup(it: Thing) -> str:
+    """Spell who has asked for a subflow to be a backup."""
+    return {(False, False): "no", (True, False): "here", (False, True): "peer"}.get(
+        (it["backup_requested"], it["backup"]), "both"
+    )
+
+
+def milliseconds(count: int | None) -> str:
+    """Spell microseconds in three digits or so."""
+    return f"{count / 1000:.{2 if count < 10_000 else 1}f}ms" if count else cell(None)
 
 
 def _address_row(it: Thing) -> tuple[str, ...]:

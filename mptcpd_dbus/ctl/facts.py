@@ -15,7 +15,7 @@ from typing import Any
 
 _SYSCTLS = Path("/proc/sys/net/mptcp")
 _NETSTAT = Path("/proc/net/netstat")
-_PACKAGES = ("dbus-next", "pyroute2", "pydantic")
+_PACKAGES = ("dbus-next", "pyroute2", "pydantic", "rich")
 _SOCKETS = ["ss", "--mptcp", "--numeric", "--info", "--all", "--no-header"]
 _SS_SECONDS = 20
 

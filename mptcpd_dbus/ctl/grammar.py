@@ -18,6 +18,8 @@ class Kind(Enum):
     ID = auto()
     NUMBER = auto()
     SECONDS = auto()
+    INTERVAL = auto()
+    COUNT = auto()
     INTERFACE = auto()
     PLUGIN = auto()
     USER = auto()

@@ -31,19 +31,25 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        terminal = sys.stdout.isatty()
-        self._width = shutil.get_terminal_size().columns if terminal else None
-        unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-        self._colour = terminal and not unwanted
+        self._terminal = sys.stdout.isatty()
+        dumb = os.environ.get("TERM", "dumb") == "dumb"
+        self._colour = self._terminal and not (os.environ.get("NO_COLOR") or dumb)
+        self.can_be_redrawn = self._terminal and not dumb and not as_json
+
+    @property
+    def _width(self) -> int | None:
+        """How many columns there are now; None where there is no end of them."""
+        return shutil.get_terminal_size().columns if self._terminal else None
 
     def show(self, view: View) -> None:
         """Print it, at once and whole."""
-        if self.as_json:
-            lines = [json.dumps(view.data)]
-        else:
-            lines = [line for block in view.blocks for line in self._lines(block)]
+        lines = [json.dumps(view.data)] if self.as_json else self.lines(view)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
+
+    def lines(self, view: View) -> list[str]:
+        """Give the lines of its text."""
+        return [line for block in view.blocks for line in self._lines(block)]
 
     def _lines(self, block: Block) -> Iterator[str]:
         match block:
@@ -72,8 +78,8 @@ class Output:
         rows = [titles, *([harmless(cell) for cell in row] for row in table.rows)]
         natural = [max(map(width, column)) for column in zip(*rows, strict=True)]
         shown = dict(enumerate(natural))
-        if self._width:
-            shown = fit(table.columns, natural, self._width)
+        if columns := self._width:
+            shown = fit(table.columns, natural, columns)
         for row in rows:
             cells = []
             for index, room in shown.items():

@@ -1,6 +1,7 @@
 """Reads the words of a command line as what they stand for; Misuse names a word that is wrong."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,13 +40,20 @@ def _address(text: str) -> str:
         raise Misuse(str(error)) from None
 
 
-def _number(what: str, most: int) -> Callable[[str], int]:
+def _number(what: str, most: int, least: int = 0) -> Callable[[str], int]:
     def read_number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
-            raise Misuse(f"{text!r} is no {what}: give a number from 0 to {most}")
+        digits = text.isascii() and text.isdigit() and len(text) <= 10
+        if not (digits and least <= int(text) <= most):
+            raise Misuse(f"{text!r} is no {what}: give a number from {least} to {most}")
         return int(text)
 
     return read_number
+
+
+def _interval(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not 0.1 <= float(text) <= 3600:
+        raise Misuse(f"{text!r} is no interval: give seconds from 0.1 to 3600")
+    return float(text)
 
 
 def _user(text: str) -> int:
@@ -71,6 +79,8 @@ _READERS: dict[Kind, Callable[[str], Any]] = {
     Kind.ID: _number("ID", 255),
     Kind.NUMBER: _number("limit", 0xFFFFFFFF),
     Kind.SECONDS: _number("time", 20),
+    Kind.INTERVAL: _interval,
+    Kind.COUNT: _number("count", 0xFFFFFFFF, least=1),
     Kind.SWITCH: lambda text: text == "on",
     Kind.USER: _user,
     Kind.BUS: _bus,

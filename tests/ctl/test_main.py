@@ -43,7 +43,7 @@ def test_the_help_loads_nothing_that_it_does_not_need() -> None:
     loaded = subprocess.run(argv, check=True, capture_output=True, text=True).stderr.split()
 
     assert "mptcpd_dbus.ctl.help" in loaded
-    assert not {"asyncio", "dbus_next", "json", "pydantic", "socket"} & {*loaded}
+    assert not {"asyncio", "dbus_next", "json", "pydantic", "rich", "socket"} & {*loaded}
 
 
 def _said(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -58,6 +58,7 @@ async def test_the_json_of_every_command_is_what_the_schema_promises(stage: Make
         subflow backup {token}/2 on
         address announce {token} 10.0.3.1 id 9
         list --interface link2
+        top --count 1
         show {token}
         address remove {token} 9
         subflow delete {token}/2 announce

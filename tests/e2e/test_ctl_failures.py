@@ -31,7 +31,7 @@ def test_without_a_daemon_it_says_how_to_start_it(lab: Lab, kind: Kind) -> None:
     words = "mptcpd-dbus is not running; start it: systemctl start mptcpd-dbus"
 
     with PrivateBus(kind=kind):
-        for line in ("status", "list", "monitor", "reload", "--json list"):
+        for line in ("status", "list", "monitor", "top", "reload", "--json list"):
             assert ctl.refused(*line.split()) == (UNAVAILABLE, words)
 
 
