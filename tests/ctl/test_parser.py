@@ -21,6 +21,7 @@ from mptcpd_dbus.ctl.parser import parse
         ("list --port=443", "list", {"port": 443}),
         ("list --interf link2", "list", {"interface": "link2"}),
         ("show 1a2b", "show", {"CONNECTION": "1a2b"}),
+        ("top -d 0.25 -n 3 -b", "top", {"interval": 0.25, "count": 3, "batch": True}),
         ("endpoint", "endpoint show", {}),
         ("e s id 3", "endpoint show", {"id": 3}),
         ("limits set subflow 4", "limits set", {"subflows": 4}),
@@ -61,6 +62,11 @@ def test_a_line_is_read_as_it_is_meant(typed: str, command: str, given: dict[str
         ("list --p 1", "'--p' may be --port or --policy"),
         ("list --json=1", "--json takes no value"),
         ("status --interface eth0", "there is no option '--interface'"),
+        *(
+            (f"top -d {wrong}", f"'{wrong}' is no interval: give seconds from 0.1 to 3600")
+            for wrong in ("0", "0.09", "3601", "-1", "1e2", "nan", "1.")
+        ),
+        ("top -n 0", "'0' is no count: give a number from 1 to 4294967295"),
         ("limits set s 9999999999", "'9999999999' is no limit"),
         ("endpoint add nonsense", "address"),
         ("endpoint change 10.0.2.1 full no", "'no' may be nobackup or nofullmesh"),

@@ -15,7 +15,7 @@ import pytest
 
 from mptcpd_dbus.ctl.failure import INTERRUPTED, OK, UNAVAILABLE
 from tests.e2e.conftest import MakeStage
-from tests.e2e.ctl import Ctl, OnTerminal
+from tests.e2e.ctl import Ctl, OnTerminal, name_on_bus
 from tests.e2e.stage import PORT, SUBFLOW, Stage
 from tests.e2e.test_ctl import validate
 from tests.lab.app import Pair
@@ -140,6 +140,14 @@ async def test_it_follows_who_comes_and_goes_and_the_daemon(stage: MakeStage) ->
         await eventually(lambda: second in _rows(terminal))
         await play.command(its, SUBFLOW, "Destroy", "a{sv}", {})
         await eventually(lambda: second not in _rows(terminal))
+        assert first in _rows(terminal)
+
+        send = ["dbus-send", f"--bus={ADDRESS}", "--type=signal"]  # no rule keeps it away
+        gone = ["org.freedesktop.DBus.ObjectManager.InterfacesRemoved", f"objpath:{path}"]
+        stranger = [f"--dest={await name_on_bus(terminal.pid)}", "/org/mptcpd1", *gone]
+        play.lab.run("client", [*send, *stranger, "array:string:"])
+        its = await play.create_subflow(path, Interface="link2")
+        await eventually(lambda: second.replace("/2", "/3") in _rows(terminal))
         assert first in _rows(terminal)
 
         await play.daemon.stop()
