@@ -315,8 +315,10 @@ class Peers:
             gone()
 
     async def unwatch(self, name: str, gone: Callable[[], None]) -> None:
-        """Stop watching; the watch is gone even if the bus does not answer."""
-        watchers = self._watchers[name]
+        """Stop watching, if it is still watched; this needs no answer of the bus."""
+        watchers = self._watchers.get(name, [])
+        if gone not in watchers:
+            return
         watchers.remove(gone)
         if not watchers:
             del self._watchers[name]

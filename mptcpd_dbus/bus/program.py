@@ -85,7 +85,8 @@ class Program:
         self._answered = 0  # calls that were sent up to the last one that was answered
         self._asked = 0  # calls that were sent up to the last one that asks for an answer
         self._asked_at = float("-inf")
-        self._asking = False
+        self.is_asking = False
+        """Whether an answer is to come, be it one that nobody wants any more."""
         self._deaf: asyncio.TimerHandle | None = None
         self._mute: asyncio.TimerHandle | None = None
         self._over = False
@@ -111,6 +112,8 @@ class Program:
 
     def release(self, why: str, *, deaf: bool = False) -> None:
         """Tell it that it decides no more, and let it go."""
+        if self._over:
+            return
         data = bytearray(self._head(RELEASED))
         body_at = len(data)
         encode(RELEASED.signature)(data, (why,))
@@ -150,23 +153,23 @@ class Program:
         now = self._loop.time()
         self._sent += 1
         due = self._sent - self._asked >= CALLS_PER_ANSWER or now - self._asked_at > ASK_SECONDS
-        if self._asking or not due:
+        if self.is_asking or not due:
             self._dispatch(data, body_at)
             return
         data[_FLAGS_AT] &= ~NO_REPLY
-        self._asking = True
+        self.is_asking = True
         self._asked, self._asked_at = self._sent, now
         self._mute = self._loop.call_later(ANSWER_SECONDS, self._cut_off, _MUTE)
         self._transport.send_call(data, body_at).add_done_callback(self._on_answer)
 
     def _on_answer(self, answer: "asyncio.Future[list[Any]]") -> None:
         error = None if answer.cancelled() else answer.exception()
+        self.is_asking = False
         if self._over:
             return
         if isinstance(error, BusError) and error.name in _NOT_THERE:
             self._cut_off(f"it cannot be called: {error}")
             return
-        self._asking = False
         self._answered = self._asked
         self._unwatch()
         self._go_on()

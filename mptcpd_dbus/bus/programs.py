@@ -56,12 +56,14 @@ class RegistrationOptions(Options):
 
 
 class _Member:
-    """A program, who brought it, and the way to hear that it has left."""
+    """A program, the name of its policy, who brought it, and the way to hear that it has left."""
 
-    def __init__(self, program: Program, uid: int, gone: Callable[[], None]) -> None:
+    def __init__(self, name: str, program: Program, uid: int, gone: Callable[[], None]) -> None:
+        self.name = name
         self.program = program
         self.uid = uid
         self.gone = gone
+        self.is_let_in = False
 
 
 class Programs:
@@ -81,6 +83,7 @@ class Programs:
         self._handlers = handlers(index_of)
         self._queued = queued
         self._members: dict[str, _Member] = {}
+        self._owing: list[_Member] = []  # former ones, which the bus waits for on our account
         self._banned: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,25 +97,27 @@ class Programs:
             path,
             self._handlers,
             queued=self._queued,
-            end=lambda why, deaf: self._let_go(name, why, deaf=deaf),
+            end=lambda why, deaf: self._let_go(member, why, deaf=deaf),
         )
         self._members[name] = member = _Member(
-            program, call.uid, lambda: self._let_go(name, "it has left the bus", deaf=False)
+            name, program, call.uid, lambda: self._let_go(member, "it has left the bus")
         )
         try:
             await self._peers.watch(call.sender, member.gone)
         except BaseException:
-            self._members.pop(name, None)
+            if self._is(member):
+                del self._members[name]
             raise
-        if not self._is(name, member):
+        if not self._is(member):
             raise NotReady("the caller left the bus")
         self._peers.trust(call.sender)
         _log.info("policy %s is %s (uid %d) on the bus", name, call.sender, call.uid)
+        member.is_let_in = True  # or refused before anybody else is heard
         try:
             await self._policies.register(wanted, program)
         except BaseException:
-            if self._is(name, member):
-                await self._leave(name, "it could not register")
+            if self._is(member):
+                await self._leave(member, "it could not register")
             raise
 
     async def unregister(self, call: Call, name: str) -> None:
@@ -120,12 +125,12 @@ class Programs:
         member = self._members.get(name)
         if member is None or member.program.name != call.sender:
             raise NotReady(f"you have not registered a policy {name[:64]!r}")
-        await self._leave(name, "it has unregistered")
+        await self._leave(member, "it has unregistered")
 
     def decides(self, sender: str, connection: Connection) -> bool:
         """Whether *sender* registered the policy that decides for *connection*."""
         member = self._members.get(connection.owner)
-        return member is not None and member.program.name == sender
+        return member is not None and member.is_let_in and member.program.name == sender
 
     def flush(self) -> None:
         """Send what all of them are to be told."""
@@ -134,8 +139,8 @@ class Programs:
 
     def stop(self) -> None:
         """Let all go: the bus has gone, and they know it."""
-        for name in list(self._members):
-            self._let_go(name, "the bus has gone", deaf=False)
+        for member in list(self._members.values()):
+            self._let_go(member, "the bus has gone")
 
     def _check(self, call: Call, name: str) -> None:
         if not _NAME.fullmatch(name):
@@ -149,26 +154,34 @@ class Programs:
         if name in self._banned:
             wait = math.ceil(self._banned[name] - now)
             raise NotReady(f"policy {name} did not read its calls: register again in {wait} s")
-        if len(self._members) >= POLICIES:
-            raise LimitReached(f"{POLICIES} policies are registered on the bus, more do not fit")
-        if sum(member.uid == call.uid for member in self._members.values()) >= UID_POLICIES:
-            raise LimitReached(f"user {call.uid} has registered {UID_POLICIES} policies already")
+        self._owing = [member for member in self._owing if member.program.is_asking]
+        taken = [*self._members.values(), *self._owing]
+        owed = "or owes answers to calls of former ones"
+        if len(taken) >= POLICIES:
+            raise LimitReached(f"the bus has registered {POLICIES} policies already, {owed}")
+        if sum(member.uid == call.uid for member in taken) >= UID_POLICIES:
+            raise LimitReached(
+                f"user {call.uid} has registered {UID_POLICIES} policies already, {owed}"
+            )
 
-    def _is(self, name: str, member: _Member) -> bool:
-        return self._members.get(name) is member
+    def _is(self, member: _Member) -> bool:
+        return self._members.get(member.name) is member
 
-    def _let_go(self, name: str, why: str, *, deaf: bool) -> None:
+    def _let_go(self, member: _Member, why: str, *, deaf: bool = False) -> None:
+        if not self._is(member):  # it has gone, and another may have its name
+            return
         if deaf:
-            self._banned[name] = asyncio.get_running_loop().time() + BANNED_SECONDS
-        self._spawn(self._leave(name, why, deaf=deaf))
+            self._banned[member.name] = asyncio.get_running_loop().time() + BANNED_SECONDS
+        self._spawn(self._leave(member, why, deaf=deaf))
 
-    def _leave(self, name: str, why: str, *, deaf: bool = False) -> Coroutine[Any, Any, None]:
+    def _leave(self, member: _Member, why: str, *, deaf: bool = False) -> Coroutine[Any, Any, None]:
         """Forget it at once; give what has its connections pass on."""
         level, end = (logging.WARNING, "is cut off") if deaf else (logging.INFO, "decides no more")
-        _log.log(level, "policy %s on the bus %s: %s", name, end, why)
-        member = self._members.pop(name)
+        _log.log(level, "policy %s on the bus %s: %s", member.name, end, why)
+        del self._members[member.name]
         program = member.program
         program.stop()
+        self._owing.append(member)
         if all(other.program.name != program.name for other in self._members.values()):
             self._peers.distrust(program.name)
         self._spawn(self._peers.unwatch(program.name, member.gone))

@@ -5,6 +5,7 @@ The policy host is the real one, the kernel is in memory, the bus is a real dbus
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -161,10 +162,7 @@ async def caller(client: MessageBus) -> Caller:
 async def other(bus_address: str) -> AsyncIterator[MessageBus]:
     bus = await MessageBus(bus_address=bus_address).connect()
     yield bus
-    bus.disconnect()
-    await bus.wait_for_disconnect()
-    bus._stream.close()  # noqa: SLF001  see the fixture client
-    bus._sock.close()  # noqa: SLF001  likewise
+    await _leave(bus)
 
 
 async def one_call(stage: Stage, caller: Caller, port: int) -> None:
@@ -436,10 +434,7 @@ async def test_who_leaves_the_bus_decides_no_more(
     stage.connect()
     assert owner(stage) == "mine"
 
-    bus.disconnect()
-    await bus.wait_for_disconnect()
-    bus._stream.close()  # noqa: SLF001  see the fixture client
-    bus._sock.close()  # noqa: SLF001  likewise
+    await _leave(bus)
     await until(lambda: owner(stage) == "low")
 
     assert list(stage.state.policies) == ["low"]
@@ -495,6 +490,114 @@ async def test_when_the_bus_goes_all_programs_go(stage: Stage, caller: Caller) -
     await until(lambda: owner(stage) == "low")
 
     assert list(stage.state.policies) == ["low"]
+
+
+async def _leave(bus: MessageBus) -> None:
+    bus.disconnect()
+    await bus.wait_for_disconnect()
+    bus._stream.close()  # noqa: SLF001  see the fixture client
+    bus._sock.close()  # noqa: SLF001  likewise
+
+
+class _Slow:
+    """Holds up the look whether who registers is still there, once."""
+
+    def __init__(self, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._look = transport.name_has_owner
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(transport, "name_has_owner", self._held)
+
+    async def _held(self, name: str) -> bool:
+        if not self.asked.is_set():
+            self.asked.set()
+            await self.go_on.wait()
+        return await self._look(name)
+
+
+@pytest.fixture
+async def slow(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> _Slow:
+    return _Slow(transport, monkeypatch)
+
+
+async def test_who_leaves_while_it_registers_takes_nobody_elses_name_along(
+    stage: Stage,
+    caller: Caller,
+    bus_address: str,
+    slow: _Slow,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    bus = await MessageBus(bus_address=bus_address).connect()
+    registering = asyncio.ensure_future(Caller(bus).register())
+    await slow.asked.wait()
+    registering.cancel()
+    await _leave(bus)
+    await until(lambda: "it has left the bus" in caplog.text)
+
+    assert not (await caller.register()).error_name
+    slow.go_on.set()
+    await one_call(stage, caller, 0)
+    await one_call(stage, caller, 1)
+
+    assert list(stage.state.policies) == ["low", "mine"]
+    assert caplog.text.count("decides no more") == 1
+
+
+async def test_who_goes_twice_goes_once(
+    stage: Stage, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It leaves the bus, or is disabled, while its connections pass on already."""
+    await caller.register()
+    (program,) = (member.program for member in stage.programs._members.values())  # noqa: SLF001
+    (gone,) = (member.gone for member in stage.programs._members.values())  # noqa: SLF001
+    assert not (await caller.unregister()).error_name
+    assert not (await caller.register()).error_name
+
+    gone()
+    program.release("it was disabled")
+    await one_call(stage, caller, 1)
+
+    assert list(stage.state.policies) == ["low", "mine"]
+    assert "Released" not in [member for member, _ in caller.told()]
+    assert caplog.text == ""
+
+
+async def test_the_name_of_another_gives_no_right_while_it_is_refused(
+    stage: Stage, caller: Caller, slow: _Slow
+) -> None:
+    connection = stage.connect()
+    assert owner(stage) == "low"
+    registering = asyncio.ensure_future(caller.register("low"))
+    await slow.asked.wait()
+
+    reply = await ask(
+        caller.bus,
+        path_of(connection),
+        "org.mptcpd1.Connection",
+        "RemoveAddress",
+        "ya{sv}",
+        5,
+        {},
+    )
+    slow.go_on.set()
+
+    assert reply.error_name == ACCESS_DENIED
+    assert (await registering).error_name == f"{ERROR}AlreadyRegistered"
+
+
+async def test_a_bus_that_goes_in_a_registration_leaves_nothing_unsaid(
+    stage: Stage, caller: Caller, slow: _Slow, caplog: pytest.LogCaptureFixture
+) -> None:
+    registering = asyncio.ensure_future(caller.register())
+    await slow.asked.wait()
+
+    stage.tree.stop()
+    stage.programs.stop()
+    await until(lambda: not stage.programs._tasks)  # noqa: SLF001
+    gc.collect()
+
+    assert (await registering).error_name
+    assert caplog.text == ""
 
 
 # Who does not read
@@ -615,6 +718,26 @@ async def test_an_error_is_an_answer_unless_it_says_that_nobody_is_there(
     else:
         await until(lambda: caller.calls[-1].member == "Released")
         await until(lambda: "mine" not in stage.state.policies)
+
+
+async def test_answers_that_are_owed_count_as_policies(
+    stage: Stage, caller: Caller, other: MessageBus
+) -> None:
+    """Of the pending replies that the bus allows the daemon none is lost to who comes and goes."""
+    caller.answers = False
+    for number in range(UID_POLICIES):
+        assert not (await caller.register()).error_name
+        await until(lambda: len(caller.calls) > number)  # noqa: B023  it is awaited here
+        assert not (await caller.unregister()).error_name
+
+    refused = await caller.register()
+    assert refused.error_name == f"{ERROR}LimitReached"
+    assert refused.body[0].endswith("or owes answers to calls of former ones")
+    stranger = Caller(other)
+    assert (await stranger.register()).error_name == f"{ERROR}LimitReached"
+    await caller.bus.send(Message.new_method_return(caller.calls[0]))
+    assert not (await caller.register()).error_name
+    assert list(stage.state.policies) == ["low", "mine"]
 
 
 async def test_who_was_cut_off_waits_before_it_registers_again(

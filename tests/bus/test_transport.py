@@ -395,3 +395,15 @@ def test_another_dbus_next_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(RuntimeError, match=r"dbus-next 0\.2\.4 is installed; install dbus-next=="):
         check_dbus_next()
+
+
+async def test_a_thread_may_have_a_connection_of_its_own(bus_address: str) -> None:
+    """That is how a program asks and waits, see remote/daemon.py."""
+
+    async def name() -> str:
+        transport = Transport(bus_address)
+        await transport.connect()
+        transport.disconnect()
+        return transport.unique_name
+
+    assert (await asyncio.to_thread(asyncio.run, name())).startswith(":")
