@@ -16,8 +16,6 @@ from mptcpd_dbus.ctl.failure import FAILED, Failure, Misuse
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.remote.program import Program, load
 
-_TERMINATED = "SIGTERM"
-
 
 async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
     """Decide until interrupted or let go."""
@@ -34,11 +32,12 @@ async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None
         settings = read_settings(arguments)
         program = Program(load(Path(given["FILE"]), settings), settings)
         running = asyncio.ensure_future(program.run())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel, _TERMINATED)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         try:
             await running
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != (_TERMINATED,):
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is None or this.cancelling():  # by Ctrl-C
                 raise
     except MptcpdError as error:
         if isinstance(error.__cause__, BusError):

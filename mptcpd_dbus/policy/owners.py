@@ -134,7 +134,7 @@ class Owners:
                 self.introduce(connection, policy)
             else:
                 self._own(connection, "")  # it has not heard of this one since it began
-                self.move(connection, self._choose(connection))
+                await self._hand(connection)
 
     async def _each(self, policy: Hosted | None = None) -> AsyncIterator[Connection]:
         """Give all connections, or those of *policy*, and let the loop go round now and then."""

@@ -133,16 +133,14 @@ class Program:
             _log.info("plugin %s decides", policy.name)
             await self._change()
         finally:
-            if self._daemon.name and not self._life.done():
-                with suppress(MptcpdError):
-                    await self._daemon.call(
-                        ROOT, MANAGER, "UnregisterPolicy", "sa{sv}", policy.name, {}
-                    )
-            policy.state = PolicyState.LOADED
-            policy.mailbox.close()
-            await policy.run("stop")
-            policy.end()
-            self._listeners.close(policy.name)
+            try:
+                await self._unregister()
+            finally:
+                policy.state = PolicyState.LOADED
+                policy.mailbox.close()
+                await policy.run("stop")
+                policy.end()
+                self._listeners.close(policy.name)
 
     async def _change(self) -> None:
         """Wait for another daemon, or none; raise LetGo, or NotReady if the bus goes."""
@@ -181,6 +179,12 @@ class Program:
             options,
             interactive=True,
         )
+
+    async def _unregister(self) -> None:
+        if self._daemon.name and not self._life.done():
+            name = self._policy.name
+            with suppress(MptcpdError):
+                await self._daemon.call(ROOT, MANAGER, "UnregisterPolicy", "sa{sv}", name, {})
 
     # What the daemon says.
 

@@ -653,6 +653,27 @@ async def test_128_calls_are_unanswered_and_then_the_deaf_is_cut_off(
     assert "policy mine on the bus is cut off: it does not read: 128 calls" in caplog.text
 
 
+async def test_who_reads_slowly_gets_more_connections_than_calls_may_be_held_back(
+    stage: Stage, caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it registers, and when they pass to it from another."""
+    monkeypatch.setattr(line, "CALLS_HELD", 512)
+    monkeypatch.setattr(line, "CALLS_CROWDED", 128)
+    await stage.host.disable("low")
+    count = 1000
+    for number in range(count):
+        stage.connect(number + 1, FourTuple("10.0.1.1", 1024 + number, "10.0.9.1", 80))
+
+    await caller.register()
+    await caller.register("next", Priority=Variant("i", 1))
+    await caller.unregister()
+    owns = [connection.owner for connection in stage.state.connections.values()]
+
+    assert owns == ["next"] * count
+    await until(lambda: len(caller.calls) == 2 + 4 * count)
+    assert caplog.text == ""
+
+
 async def test_so_many_calls_are_held_back_and_no_more(
     stage: Stage, caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -666,22 +687,6 @@ async def test_so_many_calls_are_held_back_and_no_more(
     await until(lambda: list(stage.state.policies) == ["low"])
 
     assert f"{CALLS_HELD} calls were held back" in caplog.text
-
-
-async def test_who_reads_can_begin_with_more_connections_than_are_held_back(
-    stage: Stage, caller: Caller
-) -> None:
-    await stage.host.disable("low")
-    count = CALLS_HELD  # each is told of by two calls
-    for number in range(count):
-        port = 10000 + number
-        stage.kernel.connect(0x1000 + number, FourTuple("10.0.1.1", port, "10.0.9.1", 80))
-    stage.engine.settle()
-
-    assert not (await caller.register()).error_name
-    await until(lambda: len(caller.calls) == 1 + 2 * count, 60)
-
-    assert {c.owner for c in stage.state.connections.values()} == {"mine"}
 
 
 async def test_who_reads_and_does_not_answer_is_cut_off_with_few_calls_too(
