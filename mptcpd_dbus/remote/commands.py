@@ -61,7 +61,8 @@ class RemoteCommands:
         self._ids = AddressIds()
         self._added: set[tuple[int, str, int]] = set()
         self._moved = asyncio.Event()
-        mirror.moved = self._on_moved
+        mirror.moved = self._moved.set
+        mirror.closed = self._ids.close
 
     # On a connection.
 
@@ -159,10 +160,6 @@ class RemoteCommands:
         """Keep no ID for *address*; give the one that was kept, or 0."""
         return self._ids.forget(connection, (address, port))
 
-    def forget(self, connection: Connection) -> None:
-        """Hear that *connection* has closed."""
-        self._ids.close(connection)
-
     # Listeners.
 
     def listen(self, user: str, address: str, port: int) -> int:
@@ -252,9 +249,6 @@ class RemoteCommands:
             return dict(self._daemon.call_now(path, interface, "GetStatistics"))
         except (NoSuchConnection, NoSuchSubflow):
             return None
-
-    def _on_moved(self) -> None:
-        self._moved.set()
 
     async def _until(self, condition: Callable[[], bool]) -> bool:
         """Wait until the mirror shows it, but not for ever: others may have undone it."""

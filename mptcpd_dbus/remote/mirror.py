@@ -5,11 +5,11 @@ is heard.  Numbers of connections and subflows are those of their paths.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, ROOT
+from mptcpd_dbus.bus.names import CALLS_HELD, INTERFACE_PREFIX, ROOT
 from mptcpd_dbus.bus.paths import connection_path, subflow_path
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
 from mptcpd_dbus.core.endpoints import Endpoint, flag_bits
@@ -21,7 +21,7 @@ from mptcpd_dbus.core.types import AddressEntry, ConnectionState, FourTuple
 Properties = Mapping[str, Any]
 
 _NO_UID = 0xFFFFFFFF
-_RECALLED = 8192  # calls come after what they tell of, and at most half as many are held back
+_RECALLED = 4 * CALLS_HELD  # calls come after what they tell of, and a connection had some things
 
 
 def path_of(living: Connection | Subflow | Endpoint) -> str:
@@ -36,14 +36,18 @@ def path_of(living: Connection | Subflow | Endpoint) -> str:
 
 
 class Mirror:
-    """A state that is what the objects are; `moved` is called after each change."""
+    """A state that is what the objects are.
+
+    `moved` is called after each change, and `closed` with each connection that has gone.
+    """
 
     def __init__(self) -> None:
         self.state = State()
         self.moved: Callable[[], None] = lambda: None
+        self.closed: Callable[[Connection], None] = lambda _: None
         self._things: dict[str, Any] = {}
         self._gone: dict[str, Any] = {}  # the last is the latest
-        self._leaving: list[Subflow | Address] = []
+        self._leaving: defaultdict[Connection, list[Subflow | Address]] = defaultdict(list)
         self._makers: dict[str, Callable[[str, Properties], Any]] = {
             "Connection": self._make_connection,
             "Subflow": self._make_subflow,
@@ -79,8 +83,11 @@ class Mirror:
                 self.added(path, objects[path])
 
     def added(self, path: str, interfaces: Mapping[str, Properties]) -> None:
-        """Take in an object that is new."""
+        """Take in an object that is new, but not what belongs to one that has gone."""
         for name, properties in interfaces.items():
+            above = properties.get("Connection")
+            if above is not None and above not in self._things:
+                continue
             make = self._makers.get(name.removeprefix(INTERFACE_PREFIX))
             if make is not None and path not in self._things:
                 thing = self._things[path] = make(path, properties)
@@ -112,11 +119,11 @@ class Mirror:
         match thing:
             case Connection():
                 self.state.connections.pop(thing.token, None)
-                for part in self._leaving:
-                    if part.connection is thing:
-                        self._put(part)
+                for part in self._leaving.pop(thing, ()):
+                    self._put(part)
+                self.closed(thing)
             case Subflow() | Address():
-                self._leaving.append(thing)
+                self._leaving[thing.connection].append(thing)
                 if thing.connection.token in self.state.connections:
                     self._take_out(thing)
             case Endpoint():

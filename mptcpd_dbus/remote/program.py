@@ -23,7 +23,7 @@ from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.kernel.listeners import Listeners
 from mptcpd_dbus.policy import loader
 from mptcpd_dbus.policy.door import PathManager, Rule
-from mptcpd_dbus.policy.fault import printable
+from mptcpd_dbus.policy.fault import one_line, printable
 from mptcpd_dbus.policy.files import PluginProblem
 from mptcpd_dbus.policy.hosted import FAILURES, Hosted
 from mptcpd_dbus.policy.mailbox import HOST, QUEUE, Failure
@@ -120,11 +120,15 @@ class Program:
         network = NetworkFilter(mirror.state.network, given.notify_flags, given.allow, given.deny)
         self._handlers = Handlers(mirror, network)
         self._commands = RemoteCommands(self._daemon, mirror, self._listeners)
+        self._waiting = []
         await self._look()
         door = PathManager(
             policy.name, self._commands, mirror.state, network, self, addr_flags=given.addr_flags
         )
-        policy.begin(door, mirror.state, self._watch, self._failed, self._behind)
+        try:
+            policy.begin(door, mirror.state, self._watch, self._failed, self._behind)
+        except Exception as error:  # its constructor is a plugin's code, too
+            raise LetGo(f"plugin {policy.name} did not start: {one_line(error)}") from error
         try:
             if not await policy.run("start"):
                 raise LetGo(f"plugin {policy.name} did not start")
@@ -190,14 +194,24 @@ class Program:
 
     async def _look(self) -> None:
         """Have the mirror be what the daemon shows; what it says meanwhile counts after that."""
-        self._waiting = []
         objects = await self._daemon.call(ROOT, OBJECT_MANAGER, "GetManagedObjects")
         manager = await self._daemon.call(ROOT, PROPERTIES, "GetAll", "s", MANAGER)
         self._mirror.load(objects)
         self._mirror.manager(manager)
-        waiting, self._waiting = self._waiting, None
+        waiting, self._waiting = self._waiting or [], None
         for message in waiting:
-            self._take(message)
+            self._hear(message)
+
+    async def _look_again(self) -> None:
+        """Look anew after what was not told; without that nothing can be decided."""
+        life = self._life
+        try:
+            await self._look()
+        except MptcpdError as error:
+            if life is self._life:  # else it is another daemon by now
+                self._let_go(f"what the daemon shows cannot be read: {error}")
+        else:
+            self._policy.post(HOST, "events_lost", "queue")
 
     def _hear(self, message: Incoming) -> None:
         if self._waiting is None:
@@ -218,7 +232,8 @@ class Program:
             case "InterfacesRemoved":
                 self._mirror.removed(values[0])
             case _:  # SignalsDropped
-                self._spawn(self._look())
+                self._waiting = []
+                self._spawn(self._look_again())
 
     def _called(self, call: Incoming, values: list[Any]) -> None:
         if call.path != PATH:

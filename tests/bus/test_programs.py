@@ -124,7 +124,7 @@ class Stage(HostedWorld):
         )
         self.tree.at_end = self.programs.flush
         self.peers = peers
-        interfaces = contract(
+        self.interfaces = contract(
             self.state,
             self.pm,
             self.host,
@@ -133,7 +133,7 @@ class Stage(HostedWorld):
             counters=lambda: {"signals_dropped": 0},
             own=no_socket,
         )
-        self.engine.attach(Publisher(self.tree, self.state, interfaces))
+        self.engine.attach(Publisher(self.tree, self.state, self.interfaces))
 
     def listeners(self, count: int, first: int = 1) -> None:
         """Let so many events of the host happen at once."""
