@@ -64,6 +64,10 @@ class _Bucket:
         self.tokens = tokens - wanted
         return True
 
+    def narrow(self, rate: float, burst: float) -> None:
+        """Fill more slowly from now on, and less."""
+        self.rate, self.burst = rate, burst
+
     def pause(self) -> float:
         """Seconds until there is a token again."""
         return max(1 - self.tokens, 0) / self.rate
@@ -220,8 +224,17 @@ class Peers:
             _widen(peer, peer.user, time.monotonic())
 
     def distrust(self, name: str) -> None:
-        """Take *name* for one like all from the time on when it has been forgotten."""
+        """Take *name* for one like all again, and its user if it has no other."""
         self._trusted.discard(name)
+        peer = self._peers.get(name)
+        user = peer.user if peer is not None else None
+        if peer is None or user is None or user.uid == 0:
+            return
+        peer.calls = NAME_CALLS
+        peer.bucket.narrow(NAME_RATE, NAME_BURST)
+        if not any(p.user is user for p in map(self._peers.get, self._trusted) if p is not None):
+            user.calls = UID_CALLS
+            user.bucket.narrow(UID_RATE, UID_BURST)
 
     def stop(self) -> None:
         """End what is under way."""

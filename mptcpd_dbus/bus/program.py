@@ -6,6 +6,7 @@ nothing of who may register, nor of what a call says.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ from mptcpd_dbus.bus.names import (
     DEAF_SECONDS,
 )
 from mptcpd_dbus.bus.policy import POLICY, RELEASED, Values
+from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.bus.wire import encode
 
@@ -52,6 +54,8 @@ _NOT_THERE = {
     names.UNKNOWN_OBJECT,
 }
 _FLAGS_AT = 2  # of a message's header
+
+_log = logging.getLogger(__name__)
 
 
 class Program:
@@ -99,7 +103,11 @@ class Program:
         method, values = self._handlers[handler]
         data = bytearray(self._head(method))
         body_at = len(data)
-        encode(method.signature)(data, values(*arguments))
+        try:
+            encode(method.signature)(data, values(*arguments))
+        except WireError:
+            _log.exception("policy %s on the bus cannot be told %s", self.name, method.name)
+            return
         self._untold.append((data, body_at))
         self._queued()
 

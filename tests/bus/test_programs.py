@@ -239,6 +239,20 @@ async def test_when_a_program_is_told_the_objects_show_it_already(
     assert of_it[:3] == ["InterfacesAdded", "NewConnection", "ConnectionEstablished"]
 
 
+async def test_what_the_bus_cannot_carry_is_left_out(
+    stage: Stage, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it is of the signals; the kernel takes any name for an interface."""
+    await caller.register()
+    stage.link(2, "eth\udcff")
+    stage.listeners(1)
+
+    await until(lambda: len(caller.calls) == 2)
+
+    assert [member for member, _ in caller.told()] == ["Ready", "ListenerCreated"]
+    assert "cannot be told NewInterface" in caplog.text
+
+
 async def test_a_program_begins_with_what_there_is_and_nobody_owns(
     stage: Stage, caller: Caller
 ) -> None:
