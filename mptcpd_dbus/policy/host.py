@@ -355,6 +355,9 @@ class PolicyHost:
             await self._begin(fresh)
             self._reports.publish(fresh)
             return
+        if known.on_bus:  # it registered while others began
+            _log.error("policy %s does not run: a program on the bus has its name", fresh.name)
+            return
         if fresh.state is PolicyState.FAILED:
             known.problem = fresh.problem  # what runs goes on as it was loaded
         elif known.running and known.is_like(fresh) and not changed:

@@ -29,6 +29,7 @@ from mptcpd_dbus.plugin import Connection, Match, Plugin, Rule
 from mptcpd_dbus.policy.host import START_SECONDS, STOP_SECONDS
 from mptcpd_dbus.policy.mailbox import HANDLER_SECONDS, QUEUE
 from mptcpd_dbus.policy.watch import Watch
+from mptcpd_dbus.policy_protocol import Registration
 from tests.policy.hosted_world import Given, Heard, HostedWorld, in_played_time, recorder
 from tests.world import FIRST, TOKEN
 
@@ -752,6 +753,55 @@ async def test_a_policy_of_a_rule_that_got_the_daemon_killed_can_be_enabled_agai
     await it.host.enable("ruling_web")
     it.connect(2, _tuple(2))
     assert (it.policy("ruling_web").state, it.owner(2)) == (RUNNING, "ruling_web")
+
+
+class _OnBus:
+    """A program on the bus that hears nothing."""
+
+    name = ":1.7"
+
+    def call(self, handler: str, arguments: tuple[Any, ...]) -> None:
+        """Do nothing."""
+
+    async def room(self) -> None:
+        """Have room."""
+
+    def release(self, why: str) -> None:
+        """Do nothing."""
+
+
+@in_played_time
+async def test_a_program_that_takes_the_name_of_a_rules_policy_is_not_made_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It can register while the policy of the rule before starts."""
+    heard = Heard()
+    go_on = asyncio.Event()
+
+    async def start(_: Plugin) -> None:
+        await go_on.wait()
+
+    async def set_rules(self: Plugin, _: Any) -> None:
+        rules = [("one", "slow"), ("web", "strategy")]
+        await self.pm.set_rules([Rule(name, s, Match(port=(443,)), {}) for name, s in rules])
+
+    plugins: dict[str, Given] = {
+        "ruling": recorder(heard, "ruling", claims=False, listener_created=set_rules),
+        "slow": recorder(heard, "slow", start=start),
+        "strategy": recorder(heard, "strategy"),
+    }
+    it = await HostedWorld(plugins, load_plugins=("ruling",)).start()
+    it.engine.take(events.ListenerCreated("10.0.1.1", 1))
+    await asyncio.sleep(1)
+    await it.host.register(Registration("ruling_web", match={"port": [7]}), _OnBus())
+    go_on.set()
+    await it.rest()
+
+    assert sorted(it.state.policies) == ["ruling", "ruling_one", "ruling_web"]
+    assert (it.policy("ruling_web").on_bus, it.policy("ruling_one").state) == (":1.7", RUNNING)
+    assert "ruling_web does not run: a program on the bus has its name" in caplog.text
+    it.connect(1, _tuple(1))
+    assert it.owner(1) != "ruling_web"
 
 
 # Bounds
