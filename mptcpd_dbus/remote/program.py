@@ -78,7 +78,7 @@ class Program:
         self._waiting: list[Incoming] | None = []
         self._handlers: Handlers
         self._commands: RemoteCommands
-        self._life: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._life: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> NoReturn:
@@ -111,8 +111,9 @@ class Program:
         except LetGo:
             raise
         except MptcpdError:
-            if not self._life.done():  # else it was the daemon that went
+            if not self._life.done():
                 raise
+            await self._change()  # it was the daemon that went, or let us go
 
     async def _decide(self) -> None:
         self._mirror = mirror = Mirror()
@@ -152,15 +153,16 @@ class Program:
         if not self._life.done():
             raise LetGo(f"the bus has gone: {self._daemon.gone.result()}")
         life, self._life = self._life, asyncio.get_running_loop().create_future()
-        life.result()
+        if why := life.result():
+            raise LetGo(why)
 
     def _on_owner(self) -> None:
         if not self._life.done():
-            self._life.set_result(None)
+            self._life.set_result("")
 
     def _let_go(self, why: str) -> None:
         if not self._life.done():
-            self._life.set_exception(LetGo(why))
+            self._life.set_result(why)
 
     async def _register(self) -> None:
         policy = self._policy

@@ -145,3 +145,16 @@ async def test_a_plugin_that_cannot_be_made_is_refused_in_one_line(
     await beside.start(stage)
 
     assert await beside.end() == "plugin beside did not start: ValueError: no"
+
+
+async def test_who_is_let_go_while_it_registers_does_not_come_back(
+    stage: Stage, beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused() -> None:
+        beside.program._let_go("it was disabled")  # noqa: SLF001
+        raise NotReady("you have no policy")
+
+    monkeypatch.setattr(beside.program, "_register", refused)
+    await beside.start(stage)
+
+    assert await beside.end() == "it was disabled"
