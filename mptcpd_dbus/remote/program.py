@@ -130,9 +130,9 @@ class Program:
             policy.begin(door, mirror.state, self._watch, self._failed, self._behind)
         except Exception as error:  # its constructor is a plugin's code, too
             raise LetGo(f"plugin {policy.name} did not start: {one_line(error)}") from error
+        if not await policy.run("start"):
+            raise LetGo(f"plugin {policy.name} did not start")
         try:
-            if not await policy.run("start"):
-                raise LetGo(f"plugin {policy.name} did not start")
             policy.state = PolicyState.RUNNING
             await self._register()
             _log.info("plugin %s decides", policy.name)

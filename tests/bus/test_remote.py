@@ -158,3 +158,14 @@ async def test_who_is_let_go_while_it_registers_does_not_come_back(
     await beside.start(stage)
 
     assert await beside.end() == "it was disabled"
+
+
+async def test_a_plugin_that_does_not_start_is_not_stopped(stage: Stage, beside: Beside) -> None:
+    async def fails(_: Any) -> None:
+        raise ValueError("no")
+
+    beside.policy.kind = recorder(beside.heard, "beside", start=fails)
+    await beside.start(stage)
+
+    assert await beside.end() == "plugin beside did not start"
+    assert beside.heard == []
