@@ -79,6 +79,7 @@ class Program:
         self._handlers: Handlers
         self._commands: RemoteCommands
         self._life: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._given_up: set[int] = set()  # connections that the daemon has not taken away yet
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> NoReturn:
@@ -122,6 +123,7 @@ class Program:
         self._handlers = Handlers(mirror, network)
         self._commands = RemoteCommands(self._daemon, mirror, self._listeners)
         self._waiting = []
+        self._given_up.clear()
         await self._look()
         door = PathManager(
             policy.name, self._commands, mirror.state, network, self, addr_flags=given.addr_flags
@@ -252,12 +254,15 @@ class Program:
 
     def _post(self, handler: str, key: int, arguments: tuple[Any, ...]) -> None:
         policy = self._policy
+        ends = handler in (_RELEASED, "connection_closed")
+        if ends:
+            self._given_up.discard(key)
         if handler == _RELEASED:
             left = policy.mailbox.release(key)
             # What has not heard of a connection yet need not hear that it is gone.
             if "new_connection" in left and _RELEASED not in left:
                 return
-        if handler in (_RELEASED, "connection_closed"):
+        if ends:
             policy.finish(key, handler, *arguments)
         else:
             policy.post(key, handler, *arguments)
@@ -274,6 +279,8 @@ class Program:
             self._let_go(f"{FAILURES} handlers failed in a row, the last: {failure.text}")
 
     def _behind(self, policy: Hosted, key: int) -> None:
+        if key in self._given_up:
+            return
         _log.error(
             "plugin %s: %d events waited for one handler and were dropped", policy.name, QUEUE
         )
@@ -281,6 +288,7 @@ class Program:
             policy.mailbox.drop(HOST)
             policy.post(HOST, "events_lost", "queue")
         else:
+            self._given_up.add(key)
             self._spawn(self._give_up(key))
 
     async def _give_up(self, number: int) -> None:

@@ -18,12 +18,14 @@ from mptcpd_dbus.core import events
 from mptcpd_dbus.core.errors import NotReady
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.policy.hosted import Hosted
+from mptcpd_dbus.policy.mailbox import QUEUE
 from mptcpd_dbus.remote import program as remote
 from mptcpd_dbus.remote.daemon import OBJECT_MANAGER
 from mptcpd_dbus.remote.mirror import Mirror
 from tests.bus.conftest import until
 from tests.bus.test_programs import Stage, stage
 from tests.policy.hosted_world import Heard, recorder
+from tests.world import TOKEN
 
 __all__ = ["stage"]
 
@@ -169,3 +171,22 @@ async def test_a_plugin_that_does_not_start_is_not_stopped(stage: Stage, beside:
 
     assert await beside.end() == "plugin beside did not start"
     assert beside.heard == []
+
+
+async def test_a_connection_that_it_cannot_follow_is_given_up_once(
+    stage: Stage, beside: Beside, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def forever(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    beside.policy.kind = recorder(beside.heard, "beside", new_address=forever)
+    await beside.start(stage)
+    connection = stage.connect()
+    assert connection.owner == "beside"
+
+    for number in range(2 * QUEUE):
+        stage.engine.take(events.NewAddress(TOKEN, number % 2 + 1, f"10.1.{number % 251}.1", 80))
+
+    await until(lambda: connection.owner != "beside")
+    await until(lambda: beside.count("connection_released") == 1)
+    assert caplog.text.count("events waited for one handler and were dropped") == 1
