@@ -23,9 +23,7 @@ ACCESS_DENIED = _STANDARD + "AccessDenied"
 INTERACTIVE_AUTHORIZATION_REQUIRED = _STANDARD + "InteractiveAuthorizationRequired"
 LIMITS_EXCEEDED = _STANDARD + "LimitsExceeded"
 DISCONNECTED = _STANDARD + "Disconnected"
-SERVICE_UNKNOWN = _STANDARD + "ServiceUnknown"
 NAME_HAS_NO_OWNER = _STANDARD + "NameHasNoOwner"
-NO_REPLY = _STANDARD + "NoReply"
 
 ERROR_NAMES: dict[type[errors.MptcpdError], str] = {
     errors.InvalidArgument: INVALID_ARGS,

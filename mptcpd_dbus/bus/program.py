@@ -37,22 +37,13 @@ from mptcpd_dbus.bus.names import (
 )
 from mptcpd_dbus.bus.policy import POLICY, RELEASED, Values
 from mptcpd_dbus.bus.signatures import WireError
-from mptcpd_dbus.bus.transport import Transport
+from mptcpd_dbus.bus.transport import SaidByTheBus, Transport
 from mptcpd_dbus.bus.wire import encode
 
 _DEAF = f"it does not read: {CALLS_UNANSWERED} calls were unanswered for {DEAF_SECONDS:g} s"
 _MUTE = f"it does not answer: a call had no answer for {ANSWER_SECONDS:g} s"
 _FULL = f"it does not read: {CALLS_HELD} calls were held back"
-_NOT_THERE = {
-    names.ACCESS_DENIED,
-    names.DISCONNECTED,
-    names.LIMITS_EXCEEDED,
-    names.NAME_HAS_NO_OWNER,
-    names.NO_REPLY,
-    names.SERVICE_UNKNOWN,
-    names.UNKNOWN_INTERFACE,
-    names.UNKNOWN_OBJECT,
-}
+_NOT_THERE = {names.DISCONNECTED, names.UNKNOWN_INTERFACE, names.UNKNOWN_OBJECT}
 _FLAGS_AT = 2  # of a message's header
 
 _log = logging.getLogger(__name__)
@@ -175,7 +166,8 @@ class Program:
         self.is_asking = False
         if self._over:
             return
-        if isinstance(error, BusError) and error.name in _NOT_THERE:
+        not_there = isinstance(error, BusError) and error.name in _NOT_THERE
+        if not_there or isinstance(error, SaidByTheBus):
             self._cut_off(f"it cannot be called: {error}")
             return
         self._answered = self._asked

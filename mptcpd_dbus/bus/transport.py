@@ -77,7 +77,11 @@ _ABSENT = {
 _SPAWN = "org.freedesktop.DBus.Error.Spawn."
 
 
-class NobodyThere(BusError):
+class SaidByTheBus(BusError):
+    """The bus refused the call, or tells that nobody answers it."""
+
+
+class NobodyThere(SaidByTheBus):
     """The bus itself says that the callee is not there and cannot be started."""
 
 
@@ -374,5 +378,7 @@ def _remote_error(message: Incoming) -> BusError:
         values = []
     text = values[0] if values and isinstance(values[0], str) else ""
     name = message.error_name
-    absent = message.sender == DBUS and (name in _ABSENT or name.startswith(_SPAWN))
-    return (NobodyThere if absent else BusError)(name, text)
+    if message.sender != DBUS:
+        return BusError(name, text)
+    absent = name in _ABSENT or name.startswith(_SPAWN)
+    return (NobodyThere if absent else SaidByTheBus)(name, text)

@@ -722,7 +722,8 @@ async def test_who_reads_and_does_not_answer_is_cut_off_with_few_calls_too(
         ("org.freedesktop.DBus.Error.UnknownMethod", True),
         ("org.freedesktop.DBus.Error.UnknownObject", False),
         ("org.freedesktop.DBus.Error.UnknownInterface", False),
-        ("org.freedesktop.DBus.Error.NoReply", False),
+        ("org.freedesktop.DBus.Error.NoReply", True),  # its own words: the bus did not say so
+        ("org.freedesktop.DBus.Error.AccessDenied", True),
     ],
 )
 async def test_an_error_is_an_answer_unless_it_says_that_nobody_is_there(

@@ -15,7 +15,7 @@ from mptcpd_dbus.bus import message
 from mptcpd_dbus.bus import stream as stream_module
 from mptcpd_dbus.bus.error_names import DISCONNECTED, LIMITS_EXCEEDED, BusError
 from mptcpd_dbus.bus.names import CALL_BYTES, MESSAGE_BYTES, OTHER_BYTES, QUEUE_BYTES
-from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, Transport, check_dbus_next
+from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH, SaidByTheBus, Transport, check_dbus_next
 from mptcpd_dbus.bus.wire import encode
 from tests.bus.conftest import StandInBus, encoded, raw_call, raw_client, read_message, until
 
@@ -407,3 +407,18 @@ async def test_a_thread_may_have_a_connection_of_its_own(bus_address: str) -> No
         return transport.unique_name
 
     assert (await asyncio.to_thread(asyncio.run, name())).startswith(":")
+
+
+async def test_what_the_bus_refused_is_told_from_what_the_callee_did(
+    transport: Transport, client: MessageBus
+) -> None:
+    """The same error; only who said it tells whether anybody is there."""
+    refused: list[BusError] = []
+
+    for destination in ("org.freedesktop.DBus", str(client.unique_name)):
+        with pytest.raises(BusError) as refusal:
+            await transport.call(destination, "/", "org.freedesktop.DBus", "Nothing")
+        refused.append(refusal.value)
+
+    assert {error.name for error in refused} == {"org.freedesktop.DBus.Error.UnknownMethod"}
+    assert [isinstance(error, SaidByTheBus) for error in refused] == [True, False]
