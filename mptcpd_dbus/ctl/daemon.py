@@ -64,6 +64,12 @@ class Daemon:
         )
         return value
 
+    def may_ask(self) -> bool:
+        """Whether a password may be asked for; then there is somebody who can."""
+        if self._agent:
+            self._agent.start()
+        return self._agent is not None
+
     async def command(
         self, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> list[Any]:

@@ -21,7 +21,6 @@ async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None
     """Decide until interrupted or let go."""
     if out.as_json:
         raise Misuse("run-plugin: it prints a log, which is no JSON")
-    del daemon  # that it is there is enough: the program has a connection of its own
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="mptcpctl: %(levelname)s: %(message)s"
     )
@@ -30,7 +29,8 @@ async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None
         arguments += ["--config", given["config"]]
     try:
         settings = read_settings(arguments)
-        program = Program(load(Path(given["FILE"]), settings), settings)
+        policy = load(Path(given["FILE"]), settings)
+        program = Program(policy, settings, interactive=daemon.may_ask())
         running = asyncio.ensure_future(program.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         try:

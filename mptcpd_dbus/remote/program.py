@@ -65,11 +65,15 @@ def load(file: Path, settings: Settings) -> Hosted:
 
 
 class Program:
-    """The plugin that *policy* was loaded as, with *settings* as the daemon would have them."""
+    """The plugin that *policy* was loaded as, with *settings* as the daemon would have them.
 
-    def __init__(self, policy: Hosted, settings: Settings) -> None:
+    When it registers, an *interactive* one lets a password be asked for.
+    """
+
+    def __init__(self, policy: Hosted, settings: Settings, *, interactive: bool) -> None:
         self._policy = policy
         self._settings = settings
+        self._interactive = interactive
         self._listeners = Listeners()
         self._watch = Watch()
         self._watch.blocked = lambda _, handler, s: _log.error("%s blocked for %.1f s", handler, s)
@@ -150,7 +154,7 @@ class Program:
                 self._listeners.close(policy.name)
 
     async def _change(self) -> None:
-        """Wait for another daemon, or none; raise LetGo, or NotReady if the bus goes."""
+        """Wait for another daemon, or none; raise LetGo, also when the bus goes."""
         await asyncio.wait((self._life, self._daemon.gone), return_when=asyncio.FIRST_COMPLETED)
         if not self._life.done():
             raise LetGo(f"the bus has gone: {self._daemon.gone.result()}")
@@ -185,7 +189,7 @@ class Program:
             PATH,
             policy.name,
             options,
-            interactive=True,
+            interactive=self._interactive,
         )
 
     async def _unregister(self) -> None:

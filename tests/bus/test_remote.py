@@ -37,7 +37,7 @@ class Beside:
         self.heard = Heard()
         self.policy = Hosted("beside", (0, 0, 0))
         self.policy.kind = recorder(self.heard, "beside")
-        self.program = remote.Program(self.policy, Settings(bus=bus_address))
+        self.program = remote.Program(self.policy, Settings(bus=bus_address), interactive=False)
         self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def start(self, stage: Stage) -> None:

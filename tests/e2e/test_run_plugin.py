@@ -353,7 +353,11 @@ async def test_who_may_not_register_is_told_so(stage: MakeStage) -> None:
     it = await stage()
     file = PluginFiles().write("ends", ENDS)
 
-    ran = Ctl(it.lab, user="alice").run("run-plugin", "--no-ask-password", str(file))
+    alice = Ctl(it.lab, user="alice")
+    unasked = alice.run("run-plugin", "--no-ask-password", str(file))
+    asked = alice.run("run-plugin", str(file))  # and nobody is there to answer
 
-    assert ran.status == NOT_AUTHORISED
-    assert "org.mptcpd1.register-policy" in ran.err.splitlines()[-1]
+    assert (unasked.status, asked.status) == (NOT_AUTHORISED, NOT_AUTHORISED)
+    action = "org.mptcpd1.register-policy"
+    assert f"{action} needs authentication by a dialogue" in unasked.err.splitlines()[-1]
+    assert f"not authorised for {action}" in asked.err.splitlines()[-1]
