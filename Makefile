@@ -66,5 +66,5 @@ demo: setup ## a tour on two hosts with three links
 captures: setup ## rewrite what README.md shows of mptcpctl
 	$(SANDBOX) $(VENV)/bin/python -m tests.captures
 
-contract: setup ## rewrite dbus/*.xml and man/org.mptcpd1.5, the golden files of the D-Bus interfaces
+contract: setup ## rewrite dbus/*.xml and docs/man/org.mptcpd1.5, the golden files of the D-Bus interfaces
 	$(VENV)/bin/python -m tests.contract

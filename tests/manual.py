@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.lab.sandbox import REPOSITORY
 
-DIRECTORY = REPOSITORY / "man"
+DIRECTORY = REPOSITORY / "docs/man"
 DAEMON, CONFIGURATION = DIRECTORY / "mptcpd-dbus.8", DIRECTORY / "mptcpd-dbus.conf.5"
 PLUGIN, CONTRACT = DIRECTORY / "mptcpd-dbus-plugin.7", DIRECTORY / "org.mptcpd1.5"
 CLIENT = DIRECTORY / "mptcpctl.1"

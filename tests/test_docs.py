@@ -59,8 +59,8 @@ SYSTEM_DIRECTORIES = {
     ".py": PLUGIN_DIR,
     **{f".{number}": f"/usr/share/man/man{number}" for number in (1, 5, 7, 8)},
     ".fish": "/usr/share/fish/vendor_completions.d",
-    "completion/mptcpctl": "/usr/share/bash-completion/completions",
-    "completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
+    "mptcpd_dbus/ctl/completion/mptcpctl": "/usr/share/bash-completion/completions",
+    "mptcpd_dbus/ctl/completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
     "systemd/mptcpd-dbus.service": "/etc/systemd/system",
     "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d",
 }
@@ -167,7 +167,7 @@ def test_every_file_that_the_system_wants_is_installed() -> None:
     }
     files = (
         file
-        for d in ("completion", "dbus", "man", "plugins", "polkit", "systemd")
+        for d in ("mptcpd_dbus/ctl/completion", "dbus", "docs/man", "plugins", "polkit", "systemd")
         for file in REPOSITORY.glob(f"{d}/*")
         if file.is_file()
     )

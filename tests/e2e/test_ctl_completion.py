@@ -14,7 +14,7 @@ from tests.e2e.stage import Stage
 from tests.e2e.test_ctl import CONFIGURATION
 from tests.lab.plugin_files import shipped_plugins, write_configuration
 
-COMPLETION = REPOSITORY / "completion"
+COMPLETION = REPOSITORY / "mptcpd_dbus/ctl/completion"
 SHELLS = {
     "bash": (
         ["bash", "--norc", "--noprofile", "-i"],
