@@ -310,7 +310,7 @@ def _mind(bus: RawBus, turns: Iterator[bytes]) -> Iterator[Report]:
     times: list[float] = []
     of_bus: list[float] = []
     errors: list[str] = []
-    while not select.select([sys.stdin], [], [], 0.01)[0]:
+    while not (select.select([sys.stdin], [], [], 0.01)[0] and times):
         begun = time.monotonic()
         bus.ask(ping_bus)
         asked = time.monotonic()
