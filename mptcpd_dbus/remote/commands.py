@@ -88,7 +88,9 @@ class RemoteCommands:
             wish.remote_port,
             options,
         )
-        return await self._shown(path, Subflow, NoSuchSubflow)
+        subflow = await self._shown(path, Subflow, NoSuchSubflow)
+        await self._until(lambda: subflow.backup_requested == wish.backup)
+        return subflow
 
     async def announce_address(
         self,
