@@ -85,7 +85,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         try:
             await bus.connect()
             stack.callback(bus.close)
-            await bus.check_free()  # before plugins do anything
+            await bus.look_around()  # before plugins do anything
             engine.steer_by(policies)
             stack.push_async_callback(policies.stop)
             await policies.start()

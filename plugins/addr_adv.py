@@ -3,7 +3,8 @@
 Every address that the daemon shows becomes an endpoint bound to its interface, unless it is of the
 link or deprecated, or its interface has no carrier.  Endpoints of others (NetworkManager, ip(8),
 programs on the bus) are never changed or removed, and an address that has one gets no second.  That
-NetworkManager has some, too, is told once: one of the two should leave it to the other.
+NetworkManager has some, too, is told once: one of the two should leave it to the other, and we do
+by `managed = leave`.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -11,6 +12,7 @@ import asyncio
 import errno
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Literal
 
 from mptcpd_dbus.plugin import (
     ConfigurationError,
@@ -21,6 +23,7 @@ from mptcpd_dbus.plugin import (
     MptcpdError,
     NoSuchEndpoint,
     Plugin,
+    PluginSettings,
     Timer,
 )
 
@@ -32,12 +35,20 @@ LOOK_AGAIN = 10.0
 """Seconds until the next look at what a connection that has no other path still needs."""
 
 
+class AddrAdvSettings(PluginSettings):
+    """Section [plugin addr_adv]."""
+
+    managed: Literal["use", "leave"] = "use"
+    """Interfaces that NetworkManager manages: endpoints there as anywhere, or none of ours."""
+
+
 class AddrAdv(Plugin):
     """Endpoints of the in-kernel path manager that follow the addresses of the host"""
 
     version = "1"
     steers = "kernel"
     claims = False
+    settings: AddrAdvSettings
 
     async def start(self) -> None:
         self._flags = self.pm.addr_flags or ("subflow",)
@@ -103,14 +114,17 @@ class AddrAdv(Plugin):
 
     async def _conflict(self, theirs: list[str]) -> None:
         raise ConfigurationError(
-            f"NetworkManager has endpoints on {', '.join(theirs)}, too, and keeps them: do without"
-            " this plugin, or set connection.mptcp-flags=disabled in the profiles there"
+            f"NetworkManager has endpoints on {', '.join(theirs)}, too, and keeps them:"
+            " set managed=leave in [plugin addr_adv], or connection.mptcp-flags=disabled in the"
+            " profiles there"
         )
 
     def _addresses(self) -> list[tuple[str, Interface]]:
         """Give the first address of each interface, then the second ones, for slots are few."""
         found = []
         for interface in self.pm.interfaces:
+            if interface.managed and self.settings.managed == "leave":
+                continue
             usable = (a for a in interface.addresses if _can_be_routed(a))
             found += [(place, address, interface) for place, address in enumerate(usable)]
         found.sort(key=lambda one: one[0])

@@ -97,14 +97,18 @@ class BusEdge:
         self._engine.attach(publisher)
         self._network_manager = NetworkManager(transport, self._engine.take)
 
-    async def check_free(self) -> None:
-        """Raise NotReady if another daemon has the name already."""
+    async def look_around(self) -> None:
+        """Raise NotReady if another daemon has the name already, and hear what NetworkManager says.
+
+        What plugins do at their start may depend on it.
+        """
         try:
             taken = await self._transport.name_has_owner(BUS_NAME)
         except TimeoutError as error:
             raise BusError(DISCONNECTED, "the bus does not answer") from error
         if taken:
             raise NotReady(_TAKEN)
+        await self._network_manager.asked()
 
     async def claim(self) -> None:
         """Own the name: whoever sees it sees all objects."""

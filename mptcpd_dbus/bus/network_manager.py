@@ -28,6 +28,9 @@ SETTLE_SECONDS = 0.15
 CALL_SECONDS, AGAIN_SECONDS = 5.0, 5.0
 """How long an answer may take, and when it is asked again after that."""
 
+FIRST_SECONDS = 1.0
+"""How long plugins wait for its first answer: it may hang, and hosts without it do not wait."""
+
 NAME = "org.freedesktop.NetworkManager"
 _PATH = "/org/freedesktop/NetworkManager"
 _DEVICE = f"{NAME}.Device"
@@ -68,9 +71,16 @@ class NetworkManager:
         self._owner = ""
         self._answers = True
         self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
         transport.on_signal(DBUS, "NameOwnerChanged", self._on_owner_changed)
         transport.on_signal(_PROPERTIES, "PropertiesChanged", self._on_properties_changed)
         self._following = asyncio.ensure_future(self._follow())
+
+    async def asked(self) -> None:
+        """Return when it has answered for the first time, will not, or takes too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                await self._asked.wait()
 
     def stop(self) -> None:
         """Ask and tell nothing any more; what was said last stands until another bus says more."""
@@ -94,6 +104,7 @@ class NetworkManager:
             owner = await self._present_owner()
         except (BusError, TimeoutError) as error:
             _log.warning("NetworkManager cannot be watched: %s", error)
+            self._asked.set()
             return
         if not self._changed.is_set():  # else a signal has told who, and later
             self._owner = owner
@@ -107,6 +118,7 @@ class NetworkManager:
                     _log.info("NetworkManager does not answer: %r", error)
                 self._answers = False
                 asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._changed.set)
+            self._asked.set()
             await self._changed.wait()
             await asyncio.sleep(SETTLE_SECONDS)
 

@@ -316,8 +316,8 @@ async def test_endpoints_of_networkmanager_are_its_own_until_it_is_forced(
     assert not _endpoints(it)
 
 
-async def _with_addr_adv(stage: MakeStage) -> Stage:
-    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n"
+async def _with_addr_adv(stage: MakeStage, settings: str = "") -> Stage:
+    text = f"[core]\nplugin-dir = {shipped_plugins()}\nload-plugins = addr_adv\n{settings}"
     return await stage("--config", str(write_configuration(text)), path_manager="kernel")
 
 
@@ -368,3 +368,15 @@ async def test_endpoints_of_addr_adv_that_networkmanager_replaces_are_left_to_it
     await eventually(settled)
     assert _endpoints(it)["10.0.1.1"][1] == "signal dev link1"
     assert it.daemon.log.read_text().count("NetworkManager has endpoints") == 1
+
+
+async def test_addr_adv_never_touches_what_is_networkmanagers_where_it_leaves_that(
+    stage: MakeStage, manager: NetworkManager
+) -> None:
+    """The control is above: without the setting, every link has endpoints."""
+    await manager.start()
+    it = await _with_addr_adv(stage, "[plugin addr_adv]\nmanaged = leave\n")
+
+    await eventually(lambda: _endpoints(it).keys() == OF[3])
+    # The kernel gives IDs in order, so there was never another endpoint before these.
+    assert {number for number, _ in _endpoints(it).values()} == {1, 2}

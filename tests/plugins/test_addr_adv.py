@@ -195,6 +195,23 @@ async def _set_by_networkmanager(world: World) -> None:
     managed("wlan0")(world)
 
 
+@pytest.mark.parametrize(
+    ("setting", "there"), [("leave", ["10.0.2.1"]), ("use", ["10.0.1.1", "10.0.2.1"])]
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_interfaces_that_networkmanager_manages_are_left_to_it_if_one_says_so(
+    setting: str, there: list[str], *, late: bool
+) -> None:
+    """Also those that it begins to manage when they have an endpoint already."""
+    happens = (WIFI, PHONE, managed("wlan0")) if late else (managed("wlan0"), WIFI, PHONE)
+
+    played = play(ADDR_ADV, *happens, settings={"managed": setting})
+
+    assert _addresses(played) == there
+    added = _said(played, "endpoint add 10.0.1.1")
+    assert bool(added) == (late or setting == "use")
+
+
 @pytest.mark.parametrize("again", [(), (reload(),)], ids=["once", "reload"])
 def test_endpoints_of_networkmanager_stay_and_that_is_told_once(
     again: tuple[Happening, ...], caplog: pytest.LogCaptureFixture
