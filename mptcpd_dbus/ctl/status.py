@@ -1,6 +1,7 @@
 """The command status: how the daemon and Multipath TCP on this host are doing."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections import Counter
 from typing import Any
 
 from mptcpd_dbus.bus.names import ROOT
@@ -34,6 +35,7 @@ def _blocks(data: Thing) -> list[Block]:
         ("mptcpd-dbus", data["version"]),
         ("MPTCP", "on" if data["enabled"] else "off: sysctl net.mptcp.enabled=1"),
         ("Path manager", f"{data['path_manager']} (others: {cell(others)})"),
+        ("Steered by", steered_by(data)),
         ("Scheduler", cell(data["scheduler"])),
         ("Limits", manager.limits_words(data["limits"])),
         ("Connections", str(data["connection_count"])),
@@ -42,6 +44,30 @@ def _blocks(data: Thing) -> list[Block]:
         ("Signals dropped", str(data["signals_dropped"])),
     ]
     return [Pairs(pairs), Line(""), plugins.table(data["plugins"])]
+
+
+def steered_by(data: Thing) -> str:
+    """Say who steers new connections, and how that is changed."""
+    plugins = [
+        it["name"]
+        for it in data["plugins"]
+        if it["state"] == "running" and it["steers"] in (data["path_manager"], "both")
+    ]
+    match data["path_manager"]:
+        case "kernel":
+            origins = Counter(endpoint["origin"] for endpoint in data["endpoints"])
+            whose = ", ".join(f"{count} of {name}" for name, count in sorted(origins.items()))
+            return (
+                f"the kernel, by its endpoints ({whose or 'none'});"
+                " by plugins after `mptcpctl path-manager userspace`"
+            )
+        case "userspace":
+            return (
+                f"{', '.join(plugins) or 'nobody: no plugin for it is running'};"
+                " by the kernel after `mptcpctl path-manager kernel`"
+            )
+        case other:
+            return f"the kernel's {other}"
 
 
 def _debug_blocks(data: Thing) -> list[Block]:
