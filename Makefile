@@ -20,6 +20,8 @@ PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
+include install.mk
+
 setup: packages $(VENV)/.stamp ## install what is missing: Debian packages (as root), .venv
 
 packages:
@@ -53,7 +55,7 @@ lint: setup ## ruff and mypy --strict
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-test: setup lint ## everything, in namespaces of its own (ARGS='-k name' to choose)
+test: setup lint build ## everything, in namespaces of its own (ARGS='-k name' to choose)
 	$(SANDBOX) $(VENV)/bin/python -m pytest $(ARGS)
 
 bench: setup ## what 10,000 live connections cost, and how fast a policy acts

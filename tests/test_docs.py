@@ -35,7 +35,7 @@ from tests.documents import (
 )
 from tests.e2e.ctl import argv
 from tests.e2e.stage import MANAGER, PORT
-from tests.lab import polkit_rules
+from tests.lab import polkit_rules, users
 from tests.lab.app import converse
 from tests.lab.bus import PrivateBus
 from tests.lab.client import NAME, ROOT, BusClient, BusError
@@ -51,65 +51,23 @@ ON_THE_BUS = ("busctl", "gdbus")
 OURS = ("mptcpctl",)
 DAEMON = "mptcpd-dbus"
 ENDLESS = {"monitor": "is owned by|DaemonRunning", "top": "link1 +0B/s"}
-SYSTEM_DIRECTORIES = {
-    ".conf": "/usr/share/dbus-1/system.d",
-    ".service": "/usr/share/dbus-1/system-services",
-    ".policy": "/usr/share/polkit-1/actions",
-    ".pc": "/usr/share/pkgconfig",
-    ".py": PLUGIN_DIR,
-    **{f".{number}": f"/usr/share/man/man{number}" for number in (1, 5, 7, 8)},
-    ".fish": "/usr/share/fish/vendor_completions.d",
-    "mptcpd_dbus/ctl/completion/mptcpctl": "/usr/share/bash-completion/completions",
-    "mptcpd_dbus/ctl/completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
-    "systemd/mptcpd-dbus.service": "/etc/systemd/system",
-    "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d",
-}
 
 
 # Command lines that are not run, and what must hold of each
 
 
 def _check_make(arguments: list[str]) -> None:
-    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    text = "".join((REPOSITORY / file).read_text() for file in ("Makefile", "install.mk"))
+    targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
     for word in arguments:
         assert word in targets or word.startswith("ARGS="), word
 
 
-def _installed(arguments: list[str]) -> dict[str, Path]:
-    """Give what install(1) puts where."""
-    match arguments:
-        case ["-m", "644", source, target]:
-            return {source: Path(target)}
-        case ["-D", "-m", "644", "-t", directory, *sources]:
-            return {source: Path(directory, Path(source).name) for source in sources}
-        case _:
-            raise AssertionError(arguments)
-
-
-def _check_install(arguments: list[str]) -> None:
-    for source, target in _installed(arguments).items():
-        assert (REPOSITORY / source).is_file(), source
-        directory = SYSTEM_DIRECTORIES.get(source) or SYSTEM_DIRECTORIES[Path(source).suffix]
-        assert str(target.parent) == directory
-        assert target.suffix == Path(source).suffix.replace(".sysusers", ".conf")
-
-
 def _check_systemctl(arguments: list[str]) -> None:
-    assert arguments[0] in ("daemon-reload", "reload", "enable", "stop")
+    assert arguments[0] in ("daemon-reload", "reload", "enable", "disable", "stop")
     units = [word for word in arguments[1:] if not word.startswith("-")]
     known = {"dbus.service", *(path.name for path in REPOSITORY.glob("systemd/*.service"))}
     assert set(units) <= known, units
-
-
-def _check_link(arguments: list[str]) -> None:
-    """Demand what the unit starts, or what people do, leading to a command of the package."""
-    option, target, link = arguments
-    assert option == "-s"
-    unit = (REPOSITORY / "systemd/mptcpd-dbus.service").read_text()
-    assert f"ExecStart={link}" in unit or link == "/usr/bin/mptcpctl"
-    scripts = (REPOSITORY / "pyproject.toml").read_text()
-    assert f"\n{Path(target).name} = " in scripts
-    assert Path(link).name == Path(target).name
 
 
 def _check_journalctl(arguments: list[str]) -> None:
@@ -123,8 +81,8 @@ def _check_python(arguments: list[str]) -> None:
     assert importlib.util.find_spec(arguments[1]), arguments[1]
 
 
-def _check_pip(arguments: list[str]) -> None:
-    assert arguments == ["install", "."]
+def _check_user(arguments: list[str]) -> None:
+    assert arguments == [users.DAEMON]
 
 
 def _check_nothing(arguments: list[str]) -> None:
@@ -133,14 +91,12 @@ def _check_nothing(arguments: list[str]) -> None:
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": _check_make,
-    "install": _check_install,
     "systemctl": _check_systemctl,
     "systemd-sysusers": _check_nothing,
+    "userdel": _check_user,
     "journalctl": _check_journalctl,
-    "ln": _check_link,
     "python": _check_python,
     "python3": _check_python,
-    "pip": _check_pip,
 }
 
 
@@ -156,25 +112,6 @@ def test_what_is_typed_to_build_and_install_fits_the_files(document: Path) -> No
 
     for program, *arguments in typed:
         CHECKS[Path(program).name](arguments)
-
-
-def test_every_file_that_the_system_wants_is_installed() -> None:
-    installed = {
-        source
-        for words in commands(README)
-        if words[:2] == ["sudo", "install"]
-        for source in _installed(words[2:])
-    }
-    files = (
-        file
-        for d in ("mptcpd_dbus/ctl/completion", "dbus", "docs/man", "plugins", "polkit", "systemd")
-        for file in REPOSITORY.glob(f"{d}/*")
-        if file.is_file()
-    )
-
-    # The XML is for people and for programs that generate code; nobody reads it at run time.
-    wanted = {str(file.relative_to(REPOSITORY)) for file in files if file.suffix != ".xml"}
-    assert installed == wanted - {"plugins/foo.py"}  # the sample steers nothing
 
 
 # Command lines that are run
@@ -320,6 +257,7 @@ async def test_the_polkit_rule_allows_what_it_says_and_no_more(
     del people, bus
     await example()
     (rule,) = blocks(README, "javascript")
+    assert (REPOSITORY / "polkit/50-mptcpd-dbus.rules").read_text().endswith(f"\n\n{rule}")
     flush: tuple[Any, ...] = (ROOT, MANAGER, "FlushEndpoints", "a{sv}", {})
     choose: tuple[Any, ...] = (ROOT, MANAGER, "SetPathManager", "sa{sv}", "kernel", {})
 

@@ -26,8 +26,9 @@ from mptcpd_dbus.policy.loader import load, settings_of
 from mptcpd_dbus.policy.sections import read_section
 from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.testing import connect, play
+from tests import installation
 from tests.contract import documented, interfaces
-from tests.documents import PLUGINS, README, blocks, commands, python_files
+from tests.documents import PLUGINS, blocks, commands, python_files
 from tests.lab.plugin_files import shipped_kinds
 from tests.lab.sandbox import REPOSITORY
 from tests.manual import (
@@ -182,13 +183,16 @@ def test_the_page_has_every_file() -> None:
     kept = re.findall(r'_kept\("(.*?)"\)', inspect.getsource(daemon))
     (runtime,) = re.findall(r"^RuntimeDirectory=(.*)$", UNIT, re.MULTILINE)
     rules = settings_of(shipped_kinds()["rules"])()
-    installed = {words[-1] for words in commands(README) if words[:2] == ["sudo", "install"]}
 
     assert set(entries(DAEMON, "FILES")) == {
         *(str(config.FILE), f"{config.FILE}.d/*.conf", config.PLUGIN_DIR),
         str(rules.model_dump()["file"]),
         *(f"/run/{runtime}/{name}" for name in kept),
-        *(path for path in installed if path.endswith(("org.mptcpd1.conf", ".policy"))),
+        *(
+            path
+            for path in installation.expected()
+            if path.endswith(("org.mptcpd1.conf", ".policy"))
+        ),
     }
     assert len(kept) == 2
 

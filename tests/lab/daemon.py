@@ -15,7 +15,7 @@ from tests.lab import users
 from tests.lab.bus import ADDRESS
 from tests.lab.client import NAME, BusClient
 from tests.lab.hosts import Host, Lab
-from tests.lab.sandbox import initial_root, readable_repository
+from tests.lab.sandbox import initial_root, over_usr, readable_repository
 from tests.lab.wait import eventually
 
 
@@ -28,19 +28,28 @@ class Daemon:
         self._process: subprocess.Popen[Any] | None = None
 
     async def start(
-        self, *arguments: str, root: bool = False, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        root: bool = False,
+        environment: Mapping[str, str] | None = None,
+        installed: Path | None = None,
     ) -> None:
         """Start the daemon and return when its name is on the bus.
 
         It runs as its own user with CAP_NET_ADMIN alone, or as root; without real root as root
-        of the sandbox, where there is no other user.  *environment* is what a service manager adds.
+        of the sandbox, where there is no other user.  *environment* is what a service manager adds,
+        *installed* the /usr that has the daemon, else it is that of the sources.
         """
         repository = readable_repository()
-        argv = [f"{repository}/.venv/bin/python", "-m", "mptcpd_dbus", "--bus", ADDRESS, *arguments]
+        sources = [f"{repository}/.venv/bin/python", "-m", "mptcpd_dbus"]
+        command = ["/usr/bin/mptcpd-dbus"] if installed else sources
+        argv = [*command, "--bus", ADDRESS, *arguments]
         added = (f"{name}={value}" for name, value in (environment or {}).items())
         argv = ["env", f"PYTHONPATH={repository}", "PYTHONDONTWRITEBYTECODE=1", *added, *argv]
         if initial_root() and not root:
             argv = users.as_user(users.DAEMON, argv, capability="net_admin")
+        if installed:
+            argv = over_usr(installed, argv)
         with self.log.open("ab") as log:
             self._process = self._lab.popen(self._host, argv, stderr=log, cwd="/")
         async with await BusClient.connect() as client:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,6 +82,12 @@ def overlay(lower: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     options = f"lowerdir={lower},upperdir={layers}/upper,workdir={layers}/work"
     _mount("-t", "overlay", "-o", options, "overlay", str(target))
+
+
+def over_usr(layer: Path, argv: Sequence[str]) -> list[str]:
+    """Give what runs argv where the layer lies over /usr, for that process alone."""
+    mount = 'mount -t overlay -o "lowerdir=$0:/usr" overlay /usr && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, str(layer), *argv]
 
 
 def _mount(*arguments: str) -> None:

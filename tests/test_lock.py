@@ -1,0 +1,35 @@
+"""requirements.lock fits pyproject.toml: `make lock` was run after the last change there."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import re
+import tomllib
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.lab.sandbox import REPOSITORY
+
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+LOCKED = {
+    canonicalize_name(it.name): it
+    for it in map(Requirement, re.findall(r"^(\S+==[^\\\n]+?) *\\?$", LOCK, re.MULTILINE))
+}
+
+
+def test_every_dependency_is_locked_at_a_version_that_is_allowed() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    for wanted in map(Requirement, project["dependencies"]):
+        (pin,) = LOCKED[canonicalize_name(wanted.name)].specifier
+        assert pin.operator == "=="
+        assert wanted.specifier.contains(pin.version), wanted
+
+
+def test_every_package_has_hashes_and_comes_from_nowhere_in_particular() -> None:
+    """The lock file names no place: that is the business of whoever builds."""
+    hashed = re.findall(
+        r"^\S+==.*\\\n(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", LOCK, re.MULTILINE
+    )
+
+    assert "".join(hashed) == LOCK
+    assert len(hashed) == len(LOCKED) > 5
