@@ -43,7 +43,11 @@ PUT = put() { mode=$$1; shift; for pair; do \
 	    $(PLACED) "$${pair%%=*}" | install -D -m $$mode /dev/stdin "$(DESTDIR)$${pair\#*=}"; \
 	done; }
 
-.PHONY: build lock install uninstall
+# What a package is made of.
+PACKAGED := Makefile install.mk requirements.lock LICENSE debian \
+	bin dbus docs etc mptcpd_dbus plugins polkit systemd
+
+.PHONY: build lock install uninstall deb
 
 build: build/.stamp ## collect the Python packages that the service runs with
 
@@ -81,3 +85,11 @@ uninstall: ## remove what was installed; a configuration that was changed stays
 	if cmp -s ".$(CONFIGURATION)" "$(CURDIR)/etc/mptcpd-dbus.conf"; then rm ".$(CONFIGURATION)"; fi; \
 	for directory in $(PLUGINDIR) $(DOCDIR)/examples $(DOCDIR) $(dir $(CONFIGURATION)); do \
 	    [ ! -d ".$$directory" ] || rmdir --ignore-fail-on-non-empty ".$$directory"; done
+
+deb: build ## make a Debian package for the release that this runs on, in build/deb
+	rm -rf build/deb
+	mkdir -p build/deb/source/build
+	cp -a $(PACKAGED) build/deb/source
+	cp -a build/packages build/.stamp build/deb/source/build
+	cd build/deb/source && dpkg-buildpackage --build=binary --no-sign
+	rm -rf build/deb/source

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from mptcpd_dbus import __version__
 from mptcpd_dbus.bus import error_names
 from mptcpd_dbus.config import PLUGIN_DIR
 from mptcpd_dbus.ctl.commands import COMMANDS
@@ -85,12 +86,19 @@ def _check_user(arguments: list[str]) -> None:
     assert arguments == [users.DAEMON]
 
 
+def _check_apt(arguments: list[str]) -> None:
+    assert arguments[0] == "install"
+    assert re.fullmatch(r"\./build/deb/mptcpd-dbus_\d[\d.]*_\w+\.deb", arguments[1])
+    assert f"_{__version__}_" in arguments[1]
+
+
 def _check_nothing(arguments: list[str]) -> None:
     assert not arguments
 
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": _check_make,
+    "apt": _check_apt,
     "systemctl": _check_systemctl,
     "systemd-sysusers": _check_nothing,
     "userdel": _check_user,

@@ -33,3 +33,12 @@ def test_every_package_has_hashes_and_comes_from_nowhere_in_particular() -> None
 
     assert "".join(hashed) == LOCK
     assert len(hashed) == len(LOCKED) > 5
+
+
+def test_the_debian_package_says_whose_each_of_them_is() -> None:
+    told = (REPOSITORY / "debian/copyright").read_text()
+    prefixes = tuple(re.findall(r"build/packages/(\w+)\*", told))
+    linux = {name for name, it in LOCKED.items() if it.marker is None or it.marker.evaluate()}
+
+    assert {name for name in linux if not name.replace("-", "_").startswith(prefixes)} == set()
+    assert all(any(n.replace("-", "_").startswith(p) for n in linux) for p in prefixes)
