@@ -14,6 +14,7 @@ CONFIGURATION := /etc/mptcpd-dbus/mptcpd-dbus.conf
 # An environment is bound to one minor version of Python.
 INTERPRETER := $(shell $(PYTHON) -c \
 	'import sys; print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
+COLLECTED := build/$(notdir $(INTERPRETER))
 PACKAGES_DIR := $(ENVIRONMENT)/lib/$(notdir $(INTERPRETER))/site-packages
 
 # SOURCE=TARGET of each file; the sources say /usr where PREFIX is meant.
@@ -49,14 +50,14 @@ PACKAGED := Makefile install.mk requirements.lock LICENSE debian \
 
 .PHONY: build lock install uninstall deb
 
-build: build/.stamp ## collect the Python packages that the service runs with
+build: $(COLLECTED)/.stamp ## collect the Python packages that the service runs with
 
-build/.stamp: requirements.lock
-	rm -rf build/pip build/packages
+$(COLLECTED)/.stamp: requirements.lock
+	rm -rf build/pip $(COLLECTED)
 	umask 022; $(PYTHON) -m venv build/pip && \
 	build/pip/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-compile \
-	    --only-binary :all: --target build/packages --requirement requirements.lock
-	rm -rf build/pip build/packages/bin
+	    --only-binary :all: --target $(COLLECTED) --requirement requirements.lock
+	rm -rf build/pip $(COLLECTED)/bin
 	@touch $@
 
 lock: ## rewrite requirements.lock: the newest that pyproject.toml allows, for every Python
@@ -68,10 +69,11 @@ lock: ## rewrite requirements.lock: the newest that pyproject.toml allows, for e
 
 install: build ## install the service below PREFIX (/usr); DESTDIR is for packagers
 	@set -e; umask 022; $(PUT); \
+	rm -rf "$(DESTDIR)$(ENVIRONMENT)"; \
 	put 755 $(COMMANDS); put 644 $(FILES) $(MODULES); \
 	if [ ! -e "$(DESTDIR)$(CONFIGURATION)" ]; then \
 	    put 644 etc/mptcpd-dbus.conf=$(CONFIGURATION); fi; \
-	cp -r build/packages/. "$(DESTDIR)$(PACKAGES_DIR)"; \
+	cp -r $(COLLECTED)/* "$(DESTDIR)$(PACKAGES_DIR)"; \
 	printf '%s\n' 'home = $(patsubst %/,%,$(dir $(INTERPRETER)))' 'include-system-site-packages = false' \
 	    >"$(DESTDIR)$(ENVIRONMENT)/pyvenv.cfg"; \
 	mkdir -p "$(DESTDIR)$(ENVIRONMENT)/bin"; \
@@ -90,6 +92,6 @@ deb: build ## make a Debian package for the release that this runs on, in build/
 	rm -rf build/deb
 	mkdir -p build/deb/source/build
 	cp -a $(PACKAGED) build/deb/source
-	cp -a build/packages build/.stamp build/deb/source/build
+	cp -a $(COLLECTED) build/deb/source/build
 	cd build/deb/source && dpkg-buildpackage --build=binary --no-sign
 	rm -rf build/deb/source

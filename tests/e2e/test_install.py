@@ -80,6 +80,19 @@ def test_the_environment_has_the_package_and_what_the_lock_file_says(root: Path)
     assert str(root) not in (root / ENVIRONMENT[1:] / "pyvenv.cfg").read_text()
 
 
+def test_another_installation_leaves_nothing_of_the_one_before_in_the_environment(
+    root: Path,
+) -> None:
+    make("install", root)
+    before = _files(root)
+    (packages,) = root.glob(f"{ENVIRONMENT[1:]}/lib/python3.*/site-packages")
+    (packages / "mptcpd_dbus/gone.py").touch()
+
+    make("install", root)
+
+    assert _files(root) == before
+
+
 def test_a_changed_configuration_is_kept(root: Path) -> None:
     """By another installation, and when all else goes."""
     make("install", root)
