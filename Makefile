@@ -20,7 +20,7 @@ PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-include install.mk
+include systemd/install.mk
 
 setup: packages $(VENV)/.stamp ## install what is missing: Debian packages (as root), .venv
 

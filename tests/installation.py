@@ -11,11 +11,11 @@ from mptcpd_dbus.config import FILE, PLUGIN_DIR
 from tests.lab.sandbox import REPOSITORY
 
 ENVIRONMENT = "/usr/libexec/mptcpd-dbus"
-CONFIGURATION = REPOSITORY / "etc/mptcpd-dbus.conf"
+CONFIGURATION = REPOSITORY / "systemd/mptcpd-dbus.conf"
 RULE = REPOSITORY / "polkit/50-mptcpd-dbus.rules"
 
 _DIRECTORIES = {
-    "bin/*": "/usr/bin",
+    "systemd/bin/*": "/usr/bin",
     "mptcpd_dbus/ctl/completion/_mptcpctl": "/usr/share/zsh/vendor-completions",
     "mptcpd_dbus/ctl/completion/mptcpctl": "/usr/share/bash-completion/completions",
     "mptcpd_dbus/ctl/completion/*.fish": "/usr/share/fish/vendor_completions.d",
@@ -35,12 +35,12 @@ _NAMED = {
     REPOSITORY / "plugins/foo.py": f"{_EXAMPLES}/foo.py",  # it steers nothing
     REPOSITORY / "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d/mptcpd-dbus.conf",
 }
+_FOR_INSTALLING = {REPOSITORY / "systemd" / name for name in ("install.mk", "requirements.lock")}
 _FOLDERS = (
     "mptcpd_dbus/ctl/completion",
-    "bin",
+    "systemd/bin",
     "dbus",
     "docs/man",
-    "etc",
     "plugins",
     "polkit",
     "systemd",
@@ -54,7 +54,7 @@ def expected() -> dict[str, Path]:
         sources = set(REPOSITORY.glob(pattern)) - set(_NAMED)
         found |= {f"{directory}/{source.name}": source for source in sources}
     ours = {file for folder in _FOLDERS for file in (REPOSITORY / folder).glob("*")}
-    assert {file for file in ours if file.is_file()} <= set(found.values())
+    assert {file for file in ours if file.is_file()} <= set(found.values()) | _FOR_INSTALLING
     return found
 
 

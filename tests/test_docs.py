@@ -58,7 +58,7 @@ ENDLESS = {"monitor": "is owned by|DaemonRunning", "top": "link1 +0B/s"}
 
 
 def _check_make(arguments: list[str]) -> None:
-    text = "".join((REPOSITORY / file).read_text() for file in ("Makefile", "install.mk"))
+    text = "".join((REPOSITORY / file).read_text() for file in ("Makefile", "systemd/install.mk"))
     targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
     for word in arguments:
         assert word in targets or word.startswith("ARGS="), word

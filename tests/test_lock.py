@@ -1,4 +1,4 @@
-"""requirements.lock fits pyproject.toml: `make lock` was run after the last change there."""
+"""The lock file fits pyproject.toml: `make lock` was run after the last change there."""
 # SPDX-License-Identifier: BSD-3-Clause
 
 import re
@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 from tests.lab.sandbox import REPOSITORY
 
-LOCK = (REPOSITORY / "requirements.lock").read_text()
+LOCK = (REPOSITORY / "systemd/requirements.lock").read_text()
 LOCKED = {
     canonicalize_name(it.name): it
     for it in map(Requirement, re.findall(r"^(\S+==[^\\\n]+?) *\\?$", LOCK, re.MULTILINE))
@@ -36,7 +36,7 @@ def test_every_package_has_hashes_and_comes_from_nowhere_in_particular() -> None
 
 
 def test_the_debian_package_says_whose_each_of_them_is() -> None:
-    told = (REPOSITORY / "debian/copyright").read_text()
+    told = (REPOSITORY / "systemd/debian/copyright").read_text()
     prefixes = tuple(re.findall(r"build/\*/(\w+)\*", told))
     linux = {name for name, it in LOCKED.items() if it.marker is None or it.marker.evaluate()}
 

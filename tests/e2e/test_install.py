@@ -70,7 +70,7 @@ def test_the_environment_has_the_package_and_what_the_lock_file_says(root: Path)
     (packages,) = root.glob(f"{ENVIRONMENT[1:]}/lib/python3.*/site-packages")
 
     found = {d.name.removesuffix(".dist-info") for d in packages.glob("*.dist-info")}
-    lock = (REPOSITORY / "requirements.lock").read_text()
+    lock = (REPOSITORY / "systemd/requirements.lock").read_text()
     wanted = re.findall(r"^([\w-]+)==([\w.]+) \\$", lock, re.MULTILINE)
     assert found == {f"{name.replace('-', '_')}-{version}" for name, version in wanted}
     ours = {f.relative_to(REPOSITORY) for f in REPOSITORY.glob("mptcpd_dbus/**/*.py")}

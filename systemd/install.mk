@@ -1,5 +1,5 @@
 # Installing the service and taking it away again, for Makefile; PREFIX and DESTDIR mean the usual.
-# Its Python packages are its own: those of requirements.lock, where no other program sees them.
+# Its Python packages are its own: those of the lock file beside this, where no other program sees them.
 # SPDX-License-Identifier: BSD-3-Clause
 
 PREFIX := /usr
@@ -10,6 +10,8 @@ DOCDIR := $(DATADIR)/doc/mptcpd-dbus
 # The bus and polkit look for what lets a service in nowhere else, whatever the prefix.
 SYSTEMDATADIR := /usr/share
 CONFIGURATION := /etc/mptcpd-dbus/mptcpd-dbus.conf
+SHIPPED := systemd/mptcpd-dbus.conf
+LOCK := systemd/requirements.lock
 
 # An environment is bound to one minor version of Python.
 INTERPRETER := $(shell $(PYTHON) -c \
@@ -19,7 +21,7 @@ PACKAGES_DIR := $(ENVIRONMENT)/lib/$(notdir $(INTERPRETER))/site-packages
 
 # SOURCE=TARGET of each file; the sources say /usr where PREFIX is meant.
 into = $(foreach source,$(2),$(source)=$(1)/$(notdir $(source)))
-COMMANDS := $(call into,$(PREFIX)/bin,$(wildcard bin/*))
+COMMANDS := $(call into,$(PREFIX)/bin,$(wildcard systemd/bin/*))
 SOURCES := $(sort $(wildcard mptcpd_dbus/*.py mptcpd_dbus/*/*.py mptcpd_dbus/py.typed))
 MODULES := $(foreach source,$(SOURCES),$(source)=$(PACKAGES_DIR)/$(source))
 FILES := \
@@ -45,26 +47,25 @@ PUT = put() { mode=$$1; shift; for pair; do \
 	done; }
 
 # What a package is made of.
-PACKAGED := Makefile install.mk requirements.lock LICENSE debian \
-	bin dbus docs etc mptcpd_dbus plugins polkit systemd
+PACKAGED := Makefile LICENSE dbus docs mptcpd_dbus plugins polkit systemd
 
 .PHONY: build lock install uninstall deb
 
 build: $(COLLECTED)/.stamp ## collect the Python packages that the service runs with
 
-$(COLLECTED)/.stamp: requirements.lock
+$(COLLECTED)/.stamp: $(LOCK)
 	rm -rf build/pip $(COLLECTED)
 	umask 022; $(PYTHON) -m venv build/pip && \
 	build/pip/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-compile \
-	    --only-binary :all: --target $(COLLECTED) --requirement requirements.lock
+	    --only-binary :all: --target $(COLLECTED) --requirement $(LOCK)
 	rm -rf build/pip $(COLLECTED)/bin
 	@touch $@
 
-lock: ## rewrite requirements.lock: the newest that pyproject.toml allows, for every Python
+lock: ## rewrite the lock file: the newest that pyproject.toml allows, for every Python
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet --disable-pip-version-check uv
 	build/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header \
-	    --no-annotate --python-version 3.11 --output-file requirements.lock pyproject.toml
+	    --no-annotate --python-version 3.11 --output-file $(LOCK) pyproject.toml
 	rm -rf build/lock
 
 install: build ## install the service below PREFIX (/usr); DESTDIR is for packagers
@@ -72,7 +73,7 @@ install: build ## install the service below PREFIX (/usr); DESTDIR is for packag
 	rm -rf "$(DESTDIR)$(ENVIRONMENT)"; \
 	put 755 $(COMMANDS); put 644 $(FILES) $(MODULES); \
 	if [ ! -e "$(DESTDIR)$(CONFIGURATION)" ]; then \
-	    put 644 etc/mptcpd-dbus.conf=$(CONFIGURATION); fi; \
+	    put 644 $(SHIPPED)=$(CONFIGURATION); fi; \
 	cp -r $(COLLECTED)/* "$(DESTDIR)$(PACKAGES_DIR)"; \
 	printf '%s\n' 'home = $(patsubst %/,%,$(dir $(INTERPRETER)))' 'include-system-site-packages = false' \
 	    >"$(DESTDIR)$(ENVIRONMENT)/pyvenv.cfg"; \
@@ -84,7 +85,7 @@ uninstall: ## remove what was installed; a configuration that was changed stays
 	@set -e; cd "$(DESTDIR)/"; \
 	for pair in $(COMMANDS) $(FILES); do rm -f ".$${pair#*=}"; done; \
 	rm -rf ".$(ENVIRONMENT)"; \
-	if cmp -s ".$(CONFIGURATION)" "$(CURDIR)/etc/mptcpd-dbus.conf"; then rm ".$(CONFIGURATION)"; fi; \
+	if cmp -s ".$(CONFIGURATION)" "$(CURDIR)/$(SHIPPED)"; then rm ".$(CONFIGURATION)"; fi; \
 	for directory in $(PLUGINDIR) $(DOCDIR)/examples $(DOCDIR) $(dir $(CONFIGURATION)); do \
 	    [ ! -d ".$$directory" ] || rmdir --ignore-fail-on-non-empty ".$$directory"; done
 
@@ -92,6 +93,7 @@ deb: build ## make a Debian package for the release that this runs on, in build/
 	rm -rf build/deb
 	mkdir -p build/deb/source/build
 	cp -a $(PACKAGED) build/deb/source
+	mv build/deb/source/systemd/debian build/deb/source
 	cp -a $(COLLECTED) build/deb/source/build
 	cd build/deb/source && dpkg-buildpackage --build=binary --no-sign
 	rm -rf build/deb/source
