@@ -70,7 +70,7 @@ UID_LATE = 64
 # Policies on the bus.  That nobody reads is not told by the bus before it has swallowed 127 MiB, so
 # some calls ask for an answer, of each policy one at a time: POLICIES of the pending replies.
 POLICIES = 16
-UID_POLICIES = 4
+UID_POLICIES = 8
 CALLS_PER_ANSWER = 32
 ASK_SECONDS = 1.0  # and a call that comes so long after the last one that did
 CALLS_UNANSWERED = 128  # then further ones are held back

@@ -29,8 +29,9 @@ async def run_plugin(daemon: Daemon, given: dict[str, Any], out: Output) -> None
         arguments += ["--config", given["config"]]
     try:
         settings = read_settings(arguments)
-        policy = load(Path(given["FILE"]), settings)
-        program = Program(policy, settings, interactive=daemon.may_ask())
+        file = Path(given["FILE"])
+        policy = load(file, settings)
+        program = Program(policy, settings, file.parent, interactive=daemon.may_ask())
         running = asyncio.ensure_future(program.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         try:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from mptcpd_dbus.core.errors import ConfigurationError, MptcpdError, NotReady
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.kernel.listeners import Listeners
 from mptcpd_dbus.policy import loader
+from mptcpd_dbus.policy.catalogue import Catalogue
 from mptcpd_dbus.policy.door import PathManager, Rule
 from mptcpd_dbus.policy.fault import one_line, printable
 from mptcpd_dbus.policy.files import PluginProblem
@@ -30,6 +32,7 @@ from mptcpd_dbus.policy.mailbox import HOST, QUEUE, Failure
 from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.sections import WrongKey, read_section
+from mptcpd_dbus.policy.source import Source
 from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.remote.commands import CONNECTION, MANAGER, RemoteCommands
 from mptcpd_dbus.remote.daemon import OBJECT_MANAGER, PROPERTIES, Daemon
@@ -67,11 +70,15 @@ def load(file: Path, settings: Settings) -> Hosted:
 class Program:
     """The plugin that *policy* was loaded as, with *settings* as the daemon would have them.
 
-    When it registers, an *interactive* one lets a password be asked for.
+    When it registers, an *interactive* one lets a password be asked for.  The strategies of rules
+    are files in *directory*.
     """
 
-    def __init__(self, policy: Hosted, settings: Settings, *, interactive: bool) -> None:
+    def __init__(
+        self, policy: Hosted, settings: Settings, directory: Path, *, interactive: bool
+    ) -> None:
         self._policy = policy
+        self._directory = directory
         self._settings = settings
         self._interactive = interactive
         self._listeners = Listeners()
@@ -80,9 +87,12 @@ class Program:
         self._daemon = Daemon(settings.bus, self._hear, self._on_owner)
         self._mirror = Mirror()
         self._waiting: list[Incoming] | None = []
+        self._network: NetworkFilter
         self._handlers: Handlers
         self._commands: RemoteCommands
         self._life: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._running: dict[str, Hosted] = {}  # by the path where the daemon calls it
+        self._derived: dict[str, Hosted] = {}  # by name
         self._given_up: set[int] = set()  # connections that the daemon has not taken away yet
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,9 +109,24 @@ class Program:
         finally:
             self._daemon.close()
 
-    async def derive(self, _parent: str, _rules: Sequence[Rule]) -> None:
-        """Refuse: the policies of rules have to be in the daemon's line."""
-        raise NotReady("policies from rules run in the daemon only: load this plugin there")
+    async def derive(self, _parent: str, rules: Sequence[Rule]) -> None:
+        """Have the policies of *rules* run, and no others, in the daemon's line in their order."""
+        source = Source(self._directory, self._watch, wanted=True)
+        try:
+            fresh = Catalogue(self._settings, source, self._watch).derive(self._policy, rules, {})
+        finally:
+            source.close()
+        pairs = zip(self._derived.values(), fresh.values(), strict=False)
+        same = list(takewhile(lambda pair: _are_same(*pair), pairs))
+        for policy in list(self._derived.values())[len(same) :]:
+            del self._derived[policy.name]
+            await self._stop(policy)
+        for policy in list(fresh.values())[len(same) :]:
+            self._derived[policy.name] = policy
+            try:
+                await self._start(policy)
+            except LetGo as why:  # the others do without it
+                _log.error("%s", why)
 
     # One daemon after the other.
 
@@ -122,36 +147,54 @@ class Program:
 
     async def _decide(self) -> None:
         self._mirror = mirror = Mirror()
-        given, policy = self._settings, self._policy
-        network = NetworkFilter(mirror.state.network, given.notify_flags, given.allow, given.deny)
-        self._handlers = Handlers(mirror, network)
+        given = self._settings
+        self._network = NetworkFilter(
+            mirror.state.network, given.notify_flags, given.allow, given.deny
+        )
+        self._handlers = Handlers(mirror, self._network)
         self._commands = RemoteCommands(self._daemon, mirror, self._listeners)
         self._waiting = []
         self._given_up.clear()
         await self._look()
+        try:
+            await self._start(self._policy)
+            _log.info("plugin %s decides", self._policy.name)
+            await self._change()
+        finally:
+            self._derived.clear()
+            for policy in reversed(list(self._running.values())):
+                await self._stop(policy)
+
+    async def _start(self, policy: Hosted) -> None:
         door = PathManager(
-            policy.name, self._commands, mirror.state, network, self, addr_flags=given.addr_flags
+            policy.name,
+            self._commands,
+            self._mirror.state,
+            self._network,
+            self,
+            addr_flags=self._settings.addr_flags,
         )
         try:
-            policy.begin(door, mirror.state, self._watch, self._failed, self._behind)
+            policy.begin(door, self._mirror.state, self._watch, self._failed, self._behind)
         except Exception as error:  # its constructor is a plugin's code, too
             raise LetGo(f"plugin {policy.name} did not start: {one_line(error)}") from error
         if not await policy.run("start"):
             raise LetGo(f"plugin {policy.name} did not start")
+        path = PATH if policy is self._policy else f"{PATH}/{policy.name}"
+        self._running[path] = policy
+        policy.state = PolicyState.RUNNING
+        await self._register(path, policy)
+
+    async def _stop(self, policy: Hosted) -> None:
         try:
-            policy.state = PolicyState.RUNNING
-            await self._register()
-            _log.info("plugin %s decides", policy.name)
-            await self._change()
+            await self._unregister(policy.name)
         finally:
-            try:
-                await self._unregister()
-            finally:
-                policy.state = PolicyState.LOADED
-                policy.mailbox.close()
-                await policy.run("stop")
-                policy.end()
-                self._listeners.close(policy.name)
+            self._running = {path: it for path, it in self._running.items() if it is not policy}
+            policy.state = PolicyState.LOADED
+            policy.mailbox.close()
+            await policy.run("stop")
+            policy.end()
+            self._listeners.close(policy.name)
 
     async def _change(self) -> None:
         """Wait for another daemon, or none; raise LetGo, also when the bus goes."""
@@ -170,8 +213,7 @@ class Program:
         if not self._life.done():
             self._life.set_result(why)
 
-    async def _register(self) -> None:
-        policy = self._policy
+    async def _register(self, path: str, policy: Hosted) -> None:
         kind, match = policy.kind, policy.match
         options = {
             "Priority": Variant("i", policy.rank[0]),
@@ -186,15 +228,14 @@ class Program:
             MANAGER,
             "RegisterPolicy",
             "osa{sv}",
-            PATH,
+            path,
             policy.name,
             options,
             interactive=self._interactive,
         )
 
-    async def _unregister(self) -> None:
+    async def _unregister(self, name: str) -> None:
         if self._daemon.name and not self._life.done():
-            name = self._policy.name
             with suppress(MptcpdError):
                 await self._daemon.call(ROOT, MANAGER, "UnregisterPolicy", "sa{sv}", name, {})
 
@@ -219,7 +260,8 @@ class Program:
             if life is self._life:  # else it is another daemon by now
                 self._let_go(f"what the daemon shows cannot be read: {error}")
         else:
-            self._policy.post(HOST, "events_lost", "queue")
+            for policy in self._running.values():
+                policy.post(HOST, "events_lost", "queue")
 
     def _hear(self, message: Incoming) -> None:
         if self._waiting is None:
@@ -244,20 +286,27 @@ class Program:
                 self._spawn(self._look_again())
 
     def _called(self, call: Incoming, values: list[Any]) -> None:
-        if call.path != PATH:
+        policy = self._running.get(call.path)
+        if policy is None:
             self._daemon.refuse(call, UNKNOWN_OBJECT, f"there is no object {call.path}")
             return
         self._daemon.answer(call)
         self._mirror.settle()
         if call.member == "Released":
-            self._let_go(f"the daemon let it go: {values[0]}")
+            self._released(policy, values[0])
             return
         told = self._handlers.told(call.member, values)
         if told is not None:
-            self._post(*told)
+            self._post(policy, *told)
 
-    def _post(self, handler: str, key: int, arguments: tuple[Any, ...]) -> None:
-        policy = self._policy
+    def _released(self, policy: Hosted, why: str) -> None:
+        if policy is self._policy:
+            self._let_go(f"the daemon let it go: {why}")
+        else:
+            _log.error("policy %s decides no more: %s", policy.name, why)
+            self._spawn(self._stop(policy))
+
+    def _post(self, policy: Hosted, handler: str, key: int, arguments: tuple[Any, ...]) -> None:
         ends = handler in (_RELEASED, "connection_closed")
         if ends:
             self._given_up.discard(key)
@@ -306,6 +355,10 @@ class Program:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _are_same(old: Hosted, new: Hosted) -> bool:
+    return old.name == new.name and old.running and old.is_like(new)
 
 
 def _match_options(match: Match) -> dict[str, Variant]:

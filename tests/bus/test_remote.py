@@ -7,6 +7,7 @@ What it does on the real kernel is in tests/e2e/test_run_plugin.py.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,9 @@ class Beside:
         self.heard = Heard()
         self.policy = Hosted("beside", (0, 0, 0))
         self.policy.kind = recorder(self.heard, "beside")
-        self.program = remote.Program(self.policy, Settings(bus=bus_address), interactive=False)
+        self.program = remote.Program(
+            self.policy, Settings(bus=bus_address), Path(), interactive=False
+        )
         self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def start(self, stage: Stage) -> None:
@@ -152,7 +155,7 @@ async def test_a_plugin_that_cannot_be_made_is_refused_in_one_line(
 async def test_who_is_let_go_while_it_registers_does_not_come_back(
     stage: Stage, beside: Beside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused() -> None:
+    async def refused(*_: Any) -> None:
         beside.program._let_go("it was disabled")  # noqa: SLF001
         raise NotReady("you have no policy")
 

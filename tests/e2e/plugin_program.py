@@ -44,13 +44,18 @@ class PluginProgram:
 def beside_the_daemon(
     lab: Lab, host: Host, log: Path, arguments: Sequence[str]
 ) -> tuple[PluginProgram, list[str]]:
-    """Give the one plugin that *arguments* have loaded as a program, and a daemon's without it."""
+    """Give the plugin that *arguments* load first as a program, and those of a daemon without."""
     settings = read_settings(arguments)
     assert settings.plugin_dir
-    (name,) = settings.load_plugins or [file.stem for file in settings.plugin_dir.glob("*.py")]
+    name, *others = settings.load_plugins or [
+        file.stem for file in settings.plugin_dir.glob("*.py")
+    ]
     options = [word for file in _config(arguments) for word in ("--config", file)]
     program = PluginProgram(lab, host, log, settings.plugin_dir / f"{name}.py", *options)
-    return program, ["--plugin-dir", str(PluginFiles().path)]
+    files = PluginFiles()
+    for other in others:
+        files.write(other, (settings.plugin_dir / f"{other}.py").read_text())
+    return program, ["--plugin-dir", str(files.path)]
 
 
 def _config(arguments: Sequence[str]) -> Sequence[str]:
