@@ -369,7 +369,10 @@ async def test_one_user_may_have_so_many_policies_and_a_name_has_one_owner(
     assert not (await caller.unregister("p0")).error_name
     assert (await stranger.register("p1")).error_name == f"{ERROR}AlreadyRegistered"
     assert not (await stranger.register("p0")).error_name
-    assert sorted(stage.state.policies) == ["low", *(f"p{number}" for number in range(UID_POLICIES))]
+    assert sorted(stage.state.policies) == [
+        "low",
+        *(f"p{number}" for number in range(UID_POLICIES)),
+    ]
 
 
 # What a program may do
