@@ -95,17 +95,17 @@ class Reconciler:
         for rows in kernel.subflows():
             for row in rows:
                 subflows[row.token].append(row)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # dumps come in slices: events have their turn between two
         connections: dict[int, ConnectionRead] = {}
         for found in kernel.connections():
             connections.update((row.token, row) for row in found)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # likewise
         until = clock() + _SLICE
         for token in connections | dict.fromkeys(engine.state.connections):
             self._compare_one(token, connections.get(token), subflows.get(token, ()))
             if clock() > until:
                 engine.settle()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # and between two slices of comparing
                 until = clock() + _SLICE
         engine.settle()
         engine.sweeps += 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_CONNECTIONS
+from mptcpd_dbus.bus.names import CONNECTION, MANAGE_CONNECTIONS
 from mptcpd_dbus.bus.options import NoOptions, Options, read_options
 from mptcpd_dbus.bus.paths import NOTHING, path_of
 from mptcpd_dbus.core.addresses import read_address
@@ -89,7 +89,7 @@ def connection_interface(pm: PathManager, policies: Policies) -> Interface:
         return (counters,)
 
     return Interface(
-        INTERFACE_PREFIX + "Connection",
+        CONNECTION,
         "An MPTCP connection of this host (RFC 8684). Its addresses and ports are those of the"
         " initial subflow, seen from here: 'local' is always this host.",
         properties=(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_ENDPOINTS
+from mptcpd_dbus.bus.names import ENDPOINT, MANAGE_ENDPOINTS
 from mptcpd_dbus.bus.options import ForceOptions, read_flags, read_options
 from mptcpd_dbus.core.endpoints import Endpoint, flag_words
 from mptcpd_dbus.path_manager import PathManager
@@ -25,7 +25,7 @@ def endpoint_interface(pm: PathManager, interface_name: Callable[[int], str]) ->
         await pm.set_endpoint_flags(endpoint, read_flags(words), force=force)
 
     return Interface(
-        INTERFACE_PREFIX + "Endpoint",
+        ENDPOINT,
         "An address that the in-kernel path manager works with (ip-mptcp(8)). The kernel tells"
         " nobody when a program changes its endpoints: what this daemon did shows at once, what"
         " others did within a minute.",

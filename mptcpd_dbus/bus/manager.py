@@ -11,9 +11,9 @@ from mptcpd_dbus import __version__
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
 from mptcpd_dbus.bus.names import (
     CONTROL_OWN_CONNECTIONS,
-    INTERFACE_PREFIX,
     MANAGE_ENDPOINTS,
     MANAGE_PLUGINS,
+    MANAGER,
     REGISTER_POLICY,
     SET_PATH_MANAGER,
 )
@@ -180,7 +180,7 @@ def manager_interface(
     """
     methods = _Methods(state, pm, policies, programs, counters=counters, own=own)
     return Interface(
-        INTERFACE_PREFIX + "Manager",
+        MANAGER,
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
         " here; each begins with the object paths that it is about, then the connection's token,"
         " then the event's own fields.",

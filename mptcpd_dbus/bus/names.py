@@ -10,6 +10,11 @@ ROOT = "/org/mptcpd1"
 INTERFACE_PREFIX = "org.mptcpd1."
 ERROR_PREFIX = "org.mptcpd1.Error."
 
+MANAGER, CONNECTION, SUBFLOW, ADDRESS, ENDPOINT, PLUGIN = (
+    INTERFACE_PREFIX + name
+    for name in ("Manager", "Connection", "Subflow", "Address", "Endpoint", "Plugin")
+)
+
 CONTROL_OWN_CONNECTIONS = "org.mptcpd1.control-own-connections"
 MANAGE_CONNECTIONS = "org.mptcpd1.manage-connections"
 MANAGE_ENDPOINTS = "org.mptcpd1.manage-endpoints"

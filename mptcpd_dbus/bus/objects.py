@@ -231,7 +231,7 @@ class ObjectTree:
             self._build_entries(time.monotonic() + SLICE_SECONDS)
             if not self._stale:
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # events have their turn between two slices
         self._build_entries(float("inf"))
         return self._join_entries()
 

@@ -7,7 +7,7 @@ The file of a plugin is nobody's business here: it is never shown.
 from typing import Any
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_PLUGINS
+from mptcpd_dbus.bus.names import MANAGE_PLUGINS, PLUGIN
 from mptcpd_dbus.bus.options import NoOptions, read_options
 from mptcpd_dbus.core.policies import Policy
 from mptcpd_dbus.policy_protocol import Policies
@@ -29,7 +29,7 @@ def plugin_interface(policies: Policies) -> Interface:
         await policies.reload(policy.name)
 
     return Interface(
-        INTERFACE_PREFIX + "Plugin",
+        PLUGIN,
         "A policy: it decides for the connections that have its name as their Owner. It is a plugin"
         " of the daemon, or a program on the bus that works like one.",
         properties=(

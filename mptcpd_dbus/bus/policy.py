@@ -174,6 +174,7 @@ _HANDLERS = (
 
 
 async def _served_elsewhere(*_: Any) -> None:
+    """Stand where a handler stands: clients serve this interface, nothing here is called by it."""
     raise NotImplementedError
 
 

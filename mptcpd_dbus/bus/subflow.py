@@ -4,7 +4,7 @@
 from typing import Any
 
 from mptcpd_dbus.bus.interface import Call, Interface, Method, Property, args
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, MANAGE_CONNECTIONS
+from mptcpd_dbus.bus.names import MANAGE_CONNECTIONS, SUBFLOW
 from mptcpd_dbus.bus.options import NoOptions, Options, read_options
 from mptcpd_dbus.bus.paths import path_of
 from mptcpd_dbus.core.connections import Subflow
@@ -41,7 +41,7 @@ def subflow_interface(pm: PathManager) -> Interface:
         return (counters,)
 
     return Interface(
-        INTERFACE_PREFIX + "Subflow",
+        SUBFLOW,
         "One TCP flow of an MPTCP connection (RFC 8684, section 1.3).",
         properties=(
             Property(

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mptcpd_dbus.bus.error_names import BusError
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import MANAGER, PLUGIN, ROOT
 from mptcpd_dbus.ctl import find, things
 from mptcpd_dbus.ctl.commands import COMMANDS, GLOBAL_OPTIONS
-from mptcpd_dbus.ctl.daemon import MANAGER, PLUGIN, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.failure import Failure
 from mptcpd_dbus.ctl.grammar import CHOICES, Command, Kind, Option
 from mptcpd_dbus.ctl.parser import (

@@ -5,8 +5,9 @@ import pwd
 from functools import cache
 from typing import Any
 
+from mptcpd_dbus.bus.names import ADDRESS, CONNECTION, SUBFLOW
 from mptcpd_dbus.ctl import find, things
-from mptcpd_dbus.ctl.daemon import ADDRESS, CONNECTION, SUBFLOW, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.ctl.things import Thing
 from mptcpd_dbus.ctl.view import DONE, Block, Column, Line, Pairs, Table, View, cell, end

@@ -11,17 +11,10 @@ from typing import Any, Self
 
 from mptcpd_dbus.bus.error_names import UNKNOWN_INTERFACE, UNKNOWN_OBJECT, BusError
 from mptcpd_dbus.bus.message import INTERACTIVE
-from mptcpd_dbus.bus.names import BUS_NAME, DIALOGUE_SECONDS, INTERFACE_PREFIX, MESSAGE_BYTES, ROOT
+from mptcpd_dbus.bus.names import BUS_NAME, DIALOGUE_SECONDS, MESSAGE_BYTES, ROOT
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.ctl.agent import Agent
 from mptcpd_dbus.ctl.failure import UNAVAILABLE, Failure
-
-MANAGER = INTERFACE_PREFIX + "Manager"
-CONNECTION = INTERFACE_PREFIX + "Connection"
-SUBFLOW = INTERFACE_PREFIX + "Subflow"
-ADDRESS = INTERFACE_PREFIX + "Address"
-ENDPOINT = INTERFACE_PREFIX + "Endpoint"
-PLUGIN = INTERFACE_PREFIX + "Plugin"
 
 _STANDARD = "org.freedesktop.DBus."
 _READ_SECONDS = 10.0

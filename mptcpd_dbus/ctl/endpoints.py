@@ -4,9 +4,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import ENDPOINT, MANAGER, ROOT
 from mptcpd_dbus.ctl import things
-from mptcpd_dbus.ctl.daemon import ENDPOINT, MANAGER, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.failure import FAILED, Failure, Misuse
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.ctl.things import Thing

@@ -5,10 +5,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import MANAGER, ROOT
 from mptcpd_dbus.core.types import FourTuple
 from mptcpd_dbus.ctl import things
-from mptcpd_dbus.ctl.daemon import MANAGER, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.failure import FAILED, Failure, Misuse
 
 _NUMBER = re.compile(rf"(?:{ROOT}/)?(connection/[1-9][0-9]*)", re.ASCII)

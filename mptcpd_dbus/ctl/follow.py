@@ -12,9 +12,9 @@ from typing import Any
 
 from mptcpd_dbus.bus.error_names import DISCONNECTED, BusError
 from mptcpd_dbus.bus.message import Incoming
-from mptcpd_dbus.bus.names import BUS_NAME, ROOT
+from mptcpd_dbus.bus.names import BUS_NAME, CONNECTION, MANAGER, ROOT, SUBFLOW
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH
-from mptcpd_dbus.ctl.daemon import CONNECTION, MANAGER, SUBFLOW, Daemon, Objects, Properties
+from mptcpd_dbus.ctl.daemon import Daemon, Objects, Properties
 from mptcpd_dbus.ctl.rates import Meter
 
 _OBJECT_MANAGER, _PROPERTIES = f"{DBUS}.ObjectManager", f"{DBUS}.Properties"

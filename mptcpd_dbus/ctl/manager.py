@@ -3,9 +3,9 @@
 
 from typing import Any
 
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import MANAGER, ROOT
 from mptcpd_dbus.ctl import things
-from mptcpd_dbus.ctl.daemon import MANAGER, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.failure import Misuse
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.ctl.view import DONE, Line, View

@@ -8,9 +8,9 @@ from typing import Any
 
 from mptcpd_dbus.bus.error_names import DISCONNECTED, BusError
 from mptcpd_dbus.bus.message import Incoming
-from mptcpd_dbus.bus.names import BUS_NAME, ROOT
+from mptcpd_dbus.bus.names import BUS_NAME, MANAGER, ROOT
 from mptcpd_dbus.bus.transport import DBUS, DBUS_PATH
-from mptcpd_dbus.ctl.daemon import MANAGER, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.events import (
     DAEMON_RUNNING,
     DAEMON_STARTED,

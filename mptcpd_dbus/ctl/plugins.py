@@ -4,9 +4,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import PLUGIN, ROOT
 from mptcpd_dbus.ctl import things
-from mptcpd_dbus.ctl.daemon import PLUGIN, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.find import plugin_path
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.ctl.things import Thing

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from heapq import nsmallest
 
 from mptcpd_dbus.bus.error_names import DISCONNECTED, BusError
-from mptcpd_dbus.ctl.daemon import SUBFLOW, Daemon
+from mptcpd_dbus.bus.names import SUBFLOW
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.follow import Subflow
 
 CALLS = 100

@@ -4,9 +4,9 @@
 from collections import Counter
 from typing import Any
 
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import MANAGER, ROOT
 from mptcpd_dbus.ctl import endpoints, manager, plugins, things
-from mptcpd_dbus.ctl.daemon import MANAGER, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.facts import facts
 from mptcpd_dbus.ctl.output import Output
 from mptcpd_dbus.ctl.things import Thing

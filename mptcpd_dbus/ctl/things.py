@@ -9,14 +9,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, ROOT
+from mptcpd_dbus.bus.names import CONNECTION, ROOT, SUBFLOW
 
 Thing = dict[str, Any]
 Objects = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 UNKNOWN_UID = 0xFFFFFFFF
-
-_CONNECTION, _SUBFLOW = INTERFACE_PREFIX + "Connection", INTERFACE_PREFIX + "Subflow"
 
 
 def thing(path: str, properties: Mapping[str, Any]) -> Thing:
@@ -48,9 +46,9 @@ def connections(objects: Objects) -> list[Thing]:
     """Give all connections in the order of their numbers, each with its subflows."""
     found = {
         path: thing(path, properties) | {"subflows": []}
-        for path, properties in of_kind(objects, _CONNECTION).items()
+        for path, properties in of_kind(objects, CONNECTION).items()
     }
-    for subflow in in_order(of_kind(objects, _SUBFLOW)):
+    for subflow in in_order(of_kind(objects, SUBFLOW)):
         if subflow["connection"] in found:
             found[subflow["connection"]]["subflows"].append(subflow)
     return sorted(found.values(), key=lambda connection: number(connection["path"]))

@@ -157,7 +157,7 @@ class RouteMonitor:
         for index, address in self._present():
             if self._lookup.is_routed(index, address):
                 routed.add((index, address))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # each look-up asks the kernel; events go on between two
         reading = RoutedAddressesRead(frozenset(routed & self._present()))
         if reading != self._routed:
             self._routed = reading

@@ -127,7 +127,7 @@ class Mender(Plugin):
             await asyncio.gather(*(self.pm.abandon_lost(c, addresses) for c in some))
             for connection in some:
                 self.mend_soon(connection)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # where nothing was awaited, the loop goes round all the same
 
     async def _look(self, connection: Connection) -> None:
         self._soon.pop(connection.number, None)

@@ -143,7 +143,7 @@ class Owners:
             if there and (policy is None or connection.owner == policy.name):
                 yield connection
             if not place % _AT_ONCE:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # whoever loops need not await anything
 
     def owned_by(self, policy: Hosted) -> list[Connection]:
         """Give the connections of *policy* in the order of their numbers."""

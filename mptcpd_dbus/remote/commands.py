@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from mptcpd_dbus.bus.names import INTERFACE_PREFIX, ROOT
+from mptcpd_dbus.bus.names import CONNECTION, ENDPOINT, MANAGER, ROOT, SUBFLOW
 from mptcpd_dbus.bus.wire import Variant
 from mptcpd_dbus.core.address_ids import AddressIds
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
@@ -29,9 +29,6 @@ from mptcpd_dbus.remote.mirror import Mirror, path_of
 
 T = TypeVar("T")
 
-MANAGER, CONNECTION, SUBFLOW, ENDPOINT = (
-    INTERFACE_PREFIX + name for name in ("Manager", "Connection", "Subflow", "Endpoint")
-)
 _SHOWN_SECONDS = 2.0  # what a command did is shown within milliseconds
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from mptcpd_dbus.bus.error_names import UNKNOWN_OBJECT
 from mptcpd_dbus.bus.message import CALL, Incoming
-from mptcpd_dbus.bus.names import ROOT
+from mptcpd_dbus.bus.names import CONNECTION, MANAGER, ROOT
 from mptcpd_dbus.bus.paths import connection_path
 from mptcpd_dbus.bus.wire import Variant
 from mptcpd_dbus.config import Settings
@@ -34,7 +34,7 @@ from mptcpd_dbus.policy.network_filter import NetworkFilter
 from mptcpd_dbus.policy.sections import WrongKey, read_section
 from mptcpd_dbus.policy.source import Source
 from mptcpd_dbus.policy.watch import Watch
-from mptcpd_dbus.remote.commands import CONNECTION, MANAGER, RemoteCommands
+from mptcpd_dbus.remote.commands import RemoteCommands
 from mptcpd_dbus.remote.daemon import OBJECT_MANAGER, PROPERTIES, Daemon
 from mptcpd_dbus.remote.handlers import Handlers
 from mptcpd_dbus.remote.mirror import Mirror

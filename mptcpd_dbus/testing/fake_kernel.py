@@ -194,7 +194,7 @@ class FakeKernel:
         loop = asyncio.get_running_loop()
         self._burst = self._burst + 1 if loop.time() == self._moment else 0
         if self._burst > _BURST:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # played time: a policy that never rests must meet its limit
         self._moment = loop.time()
         self.executed.append(command)
         self._handlers[type(command)](command)

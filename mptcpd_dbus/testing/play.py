@@ -73,7 +73,7 @@ class World:
                 return
             if loop.time() > until:
                 raise TimeoutError(f"the policy does not come to rest within {PATIENCE:g} s")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # played time: a handler awaits something that is due later
 
 
 Happening = Callable[[World], Awaitable[None] | None]

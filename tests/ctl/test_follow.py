@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from mptcpd_dbus.bus.error_names import DISCONNECTED, FAILED, BusError
+from mptcpd_dbus.bus.names import CONNECTION, MANAGER, SUBFLOW
 from mptcpd_dbus.bus.transport import DBUS
-from mptcpd_dbus.ctl.daemon import CONNECTION, MANAGER, SUBFLOW, Daemon
+from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.follow import Following
 
 FIRST, SECOND = "/org/mptcpd1/connection/1", "/org/mptcpd1/connection/10"
