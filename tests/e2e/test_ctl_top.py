@@ -82,17 +82,19 @@ async def test_traffic_shows_on_the_path_that_carries_it(stage: MakeStage) -> No
         assert [*rows] == [token, f"{token}/1", f"{token}/2", other, f"{other}/1"]
         return True
 
+    def shown() -> list[list[str]]:
+        """The rows of the idle one, in all frames."""
+        return [line.split() for line in terminal.shown.splitlines() if line.startswith(other)]
+
     with _top(play.lab) as terminal:
         await eventually(lambda: bool(_rows(terminal)) and carries(1, 2), within=15)
         for name, backup in ((f"{path}/subflow/1", True), (second, False)):
             await play.command(name, SUBFLOW, "SetBackup", "ba{sv}", backup, {})
         await eventually(lambda: carries(2, 1), within=15)
+        await eventually(lambda: len(shown()) > 6, within=15)
         terminal.type("q")
         assert await terminal.ended() == OK
-
-    shown = [line.split() for line in terminal.shown.splitlines() if line.startswith(other)]
-    assert len(shown) > 6
-    assert {cell for line in shown for cell in line[4:6]} == IDLE
+    assert {cell for line in shown() for cell in line[4:6]} == IDLE
 
 
 async def test_retransmits_and_round_trips_are_those_of_ss(stage: MakeStage) -> None:
