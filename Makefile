@@ -10,7 +10,7 @@ SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
 # installation here: it would take over the network of a machine that has done without.
 PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
 	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf network-manager \
-	zsh fish mandoc groff-base jq debhelper lintian
+	zsh fish mandoc groff-base jq build-essential debhelper lintian debootstrap systemd-container
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 

@@ -18,6 +18,8 @@ from tests.lab.bus import PrivateBus, installed_kinds
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import Host, Lab
 from tests.lab.sandbox import initial_root, inside, readable_repository
+from tests.system.product import SYSTEMS, Installed, install
+from tests.system.service import Service
 
 REAL_KERNEL = "real_kernel"
 LOGS = pytest.StashKey[dict[str, Callable[[], str]]]()
@@ -51,9 +53,21 @@ def bus_policies() -> list[Path]:
 
 
 @pytest.fixture
-def bus(request: pytest.FixtureRequest, bus_policies: list[Path]) -> Iterator[PrivateBus]:
-    """Give the system bus with our policies, and as root with polkitd."""
+def booted(request: pytest.FixtureRequest) -> Installed | None:
+    """Give the system where the daemon is an installed service; None for that of the sources."""
+    which = getattr(request, "param", None)
+    return install(*which) if which else None
+
+
+@pytest.fixture
+def bus(
+    request: pytest.FixtureRequest, bus_policies: list[Path], booted: Installed | None
+) -> Iterator[PrivateBus | None]:
+    """Give the system bus with our policies, and as root with polkitd, unless a system has one."""
     _need_sandbox()
+    if booted is not None:
+        yield None
+        return
     repository = readable_repository()
     with PrivateBus(
         policies=bus_policies if initial_root() else (),
@@ -66,18 +80,39 @@ def bus(request: pytest.FixtureRequest, bus_policies: list[Path]) -> Iterator[Pr
 
 @pytest.fixture
 def daemon(
-    request: pytest.FixtureRequest, lab: Lab, bus: PrivateBus, tmp_path: Path
-) -> Callable[..., Daemon]:
+    request: pytest.FixtureRequest,
+    lab: Lab,
+    bus: PrivateBus | None,
+    tmp_path: Path,
+    booted: Installed | None,
+) -> Iterator[Callable[..., Daemon]]:
     """Give a maker of daemons on hosts of the lab; each still wants its start()."""
     del bus  # it must only be there
+    services: list[Service] = []
 
     def make(host: Host = "client") -> Daemon:
         log = tmp_path / f"daemon-{host}.log"
         log.touch()
         show_on_failure(request, f"daemon on the {host}", log.read_text)
-        return Daemon(lab, host, log)
+        if booted is None:
+            return Daemon(lab, host, log)
+        services.append(Service(lab, host, log, booted))
+        show_on_failure(request, f"journal of the {host}", services[-1].machine.journal)
+        return services[-1]
 
-    return make
+    yield make
+    for service in services:
+        service.end()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are marked so with the daemon of the sources, and with installed services."""
+    if metafunc.definition.get_closest_marker("also_booted"):
+        systems = [
+            pytest.param(system, id=f"{system[0]}-{system[1]}", marks=pytest.mark.booted)
+            for system in SYSTEMS
+        ]
+        metafunc.parametrize("booted", [pytest.param(None, id="sources"), *systems], indirect=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -87,9 +87,15 @@ def _check_user(arguments: list[str]) -> None:
 
 
 def _check_apt(arguments: list[str]) -> None:
-    assert arguments[0] == "install"
-    assert re.fullmatch(r"\./build/deb/mptcpd-dbus_\d[\d.]*_\w+\.deb", arguments[1])
-    assert f"_{__version__}_" in arguments[1]
+    command, *names = arguments
+    assert command == "install"
+    if names[0].startswith("./"):
+        (name,) = names
+        assert re.fullmatch(r"\./build/deb/mptcpd-dbus_\d[\d.]*_\w+\.deb", name)
+        assert f"_{__version__}_" in name
+    else:
+        wanted = (REPOSITORY / "systemd/debian/control").read_text()
+        assert all(f" {name}" in wanted or name == "build-essential" for name in names)
 
 
 def _check_nothing(arguments: list[str]) -> None:

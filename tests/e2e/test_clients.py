@@ -25,6 +25,8 @@ from tests.lab.sandbox import REPOSITORY, readable_repository
 from tests.lab.users import as_user
 from tests.lab.wait import eventually
 
+pytestmark = pytest.mark.also_booted
+
 MANAGES, PROPERTIES, INTROSPECTS = (
     f"{BUS}.{name}" for name in ("ObjectManager", "Properties", "Introspectable")
 )

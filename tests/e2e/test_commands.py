@@ -16,6 +16,8 @@ from tests.lab.client import ROOT, BusError
 from tests.lab.hosts import SERVER, address
 from tests.lab.wait import eventually
 
+pytestmark = pytest.mark.also_booted
+
 OURS = "org.mptcpd1.Error."
 
 

@@ -83,7 +83,7 @@ async def test_traffic_shows_on_the_path_that_carries_it(stage: MakeStage) -> No
         return True
 
     def shown() -> list[list[str]]:
-        """The rows of the idle one, in all frames."""
+        """Give the rows of the idle one, in all frames."""
         return [line.split() for line in terminal.shown.splitlines() if line.startswith(other)]
 
     with _top(play.lab) as terminal:

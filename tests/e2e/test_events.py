@@ -10,6 +10,8 @@ from tests.e2e.stage import ADDRESS, CONNECTION, MANAGER, PORT, SUBFLOW, TARGETS
 from tests.lab.client import BUS, ROOT
 from tests.lab.hosts import SERVER, address
 
+pytestmark = pytest.mark.also_booted
+
 
 def _family(kind: str) -> int:
     return 6 if kind == "v6" else 4

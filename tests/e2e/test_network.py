@@ -3,9 +3,13 @@
 
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import INTERFACE, MANAGER, Stage
 from tests.lab.wait import eventually
+
+pytestmark = pytest.mark.also_booted
 
 
 async def _interface(play: Stage, name: str) -> tuple[str, dict[str, Any]]:

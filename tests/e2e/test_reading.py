@@ -13,6 +13,8 @@ from tests.lab.client import ROOT, BusError
 from tests.lab.hosts import SERVER
 from tests.lab.wait import eventually
 
+pytestmark = pytest.mark.also_booted
+
 SENT = 50_000
 
 

@@ -35,6 +35,7 @@ async def _kinds(viewer: BusClient) -> dict[str, int]:
     }
 
 
+@pytest.mark.also_booted
 async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
     """200 connections, 400 subflows and 200 local addresses, complete before the name is owned."""
     play = await stage(host="server")
@@ -86,6 +87,7 @@ async def test_a_restart_finds_everything_that_lives(stage: MakeStage) -> None:
     del talks, accepted, token
 
 
+@pytest.mark.also_booted
 async def test_a_join_to_a_port_announced_before_a_restart_is_heard(stage: MakeStage) -> None:
     """The control is the same join while no daemon runs and nothing listens there."""
     play = await stage(host="server")
@@ -139,6 +141,7 @@ async def _complete(viewer: BusClient, count: int, subflows: int, addresses: int
     return True
 
 
+@pytest.mark.also_booted
 @pytest.mark.parametrize("small", [False, True], ids=["default-buffer", "small-buffer"])
 async def test_nothing_stays_lost_after_a_stop(stage: MakeStage, small: bool) -> None:
     """3,000 connections come and go and 500 stay while the daemon is stopped; the same again.
@@ -186,6 +189,7 @@ def _losses(play: Stage) -> int:
     return sum(s.member == "EventsLost" and s.body == ["mptcp_pm"] for s in play.viewer.signals)
 
 
+@pytest.mark.also_booted
 @pytest.mark.parametrize("small", [False, True], ids=["default-buffer", "small-buffer"])
 async def test_links_and_addresses_survive_an_overflow_of_rtnetlink(
     stage: MakeStage, small: bool
@@ -236,6 +240,7 @@ async def _same_network(play: Stage) -> bool:
     return True
 
 
+@pytest.mark.also_booted
 async def test_a_connection_that_its_peer_aborts_is_gone_with_the_sweep(
     stage: MakeStage,
 ) -> None:

@@ -4,10 +4,14 @@ What an event costs then is a benchmark's business: `make bench`.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+import pytest
+
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import MANAGER, SUBFLOW
 from tests.lab.client import ROOT, busctl
 from tests.lab.wait import eventually
+
+pytestmark = pytest.mark.also_booted
 
 COUNT = 10_000
 
