@@ -15,6 +15,7 @@ from tests.e2e.stage import CONNECTION, ENDPOINT, MANAGER, PORT, SUBFLOW, Stage
 from tests.lab.client import ROOT, BusError
 from tests.lab.hosts import SERVER, address
 from tests.lab.wait import eventually
+from tests.system.product import Installed
 
 pytestmark = pytest.mark.also_booted
 
@@ -403,27 +404,26 @@ async def test_an_ipv6_port_is_announced_only_without_timestamps(stage: MakeStag
 
 
 @pytest.mark.usefixtures("people")
-async def test_a_low_port_needs_a_capability_and_the_error_says_so(stage: MakeStage) -> None:
-    """For a listener of ours and for the kernel's own."""
+async def test_a_low_port_needs_a_capability_and_the_error_says_so(
+    stage: MakeStage, booted: Installed | None
+) -> None:
+    """For a listener of ours and for the kernel's own; the installed service has it."""
     play = await stage(host="server")
     listener = await play.listener()
     _, path = await play.connection(listener)
+    there, port = address("server", 2), {"Port": 443}
+    announce = (path, CONNECTION, "AnnounceAddress", "sa{sv}", there, port)
+    add = (ROOT, MANAGER, "AddEndpoint", "sasa{sv}", address("server", 3), ["signal"], port)
 
-    port = {"Port": 443}
-    text = await _refused(
-        play,
-        OURS + "KernelRefused",
-        "EACCES",
-        *(path, CONNECTION, "AnnounceAddress", "sa{sv}", address("server", 2), port),
-    )
-    assert "CAP_NET_BIND_SERVICE" in text
-    text = await _refused(
-        play,
-        OURS + "KernelRefused",
-        "EACCES",
-        *(ROOT, MANAGER, "AddEndpoint", "sasa{sv}", address("server", 2), ["signal"], port),
-    )
-    assert "CAP_NET_BIND_SERVICE" in text
+    if booted is not None:
+        for command in (announce, add):
+            await play.command(*command)
+        assert f"{there}:443 " in play.lab.ss("server", "-Mltn")
+        assert "port 443 " in "".join(_endpoints(play))
+        return
+    for command in (announce, add):
+        text = await _refused(play, OURS + "KernelRefused", "EACCES", *command)
+        assert "CAP_NET_BIND_SERVICE" in text
     assert not _endpoints(play)
 
 

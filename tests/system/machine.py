@@ -46,6 +46,7 @@ class Machine:
         self._bus, self._namespace, self._binds = bus, namespace, binds or {}
         self._container: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self._last_journal = ""
         self._group = Path()
         for directory in ("upper", "work", "root"):
             (self._place / directory).mkdir(parents=True)
@@ -103,17 +104,19 @@ class Machine:
     def power_off(self) -> None:
         """Shut down in order; what was written stays."""
         assert self._container is not None
-        self._container.send_signal(signal.SIGTERM)
+        self._last_journal = self.journal()
+        container, self._container = self._container, None
+        container.send_signal(signal.SIGTERM)
         try:
-            self._container.wait(30)
+            container.wait(30)
         finally:
-            self._container.kill()
-            self._container.wait()
+            container.kill()
+            container.wait()
 
-    def run(self, *argv: str, check: bool = True) -> str:
-        """Return what a command prints that runs there as root; it must succeed."""
+    def run(self, *argv: str, user: str | None = None, status: int | None = 0) -> str:
+        """Return what a command prints that runs there; it must end with that status, if any."""
         ran = subprocess.run(
-            self.command(*argv),
+            self.command(*argv, user=user),
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -121,11 +124,17 @@ class Machine:
             text=True,
             timeout=120,
         )
-        assert not check or ran.returncode == 0, f"{shlex.join(argv)}:\n{ran.stdout}"
-        return str(ran.stdout)
+        assert status in (None, ran.returncode), (
+            f"{shlex.join(argv)}: {ran.returncode}\n{ran.stdout}"
+        )
+        return ran.stdout
 
-    def command(self, *argv: str) -> list[str]:
-        """Give the command line that runs argv there as root."""
+    def shown(self, name: str, unit: str) -> str:
+        """Give a property of a unit there."""
+        return self.run("systemctl", "show", f"--property={name}", "--value", unit).strip()
+
+    def command(self, *argv: str, user: str | None = None) -> list[str]:
+        """Give the command line that runs argv there, as root or as a user without a session."""
         there = [
             "nsenter",
             f"--target={self._leader}",
@@ -138,15 +147,31 @@ class Machine:
             "-r",
             "-w",
         ]
-        return [*there, "env", "-i", _PATH, "HOME=/root", "LANG=C.UTF-8", *argv]
+        environment = ["env", "-i", _PATH, "HOME=/root", "LANG=C.UTF-8"]
+        become = [f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
+        # nsenter(1) must fork, and hands no signal on.
+        return [*there, *environment, "setpriv", "--pdeathsig=KILL", *become, *argv]
+
+    @staticmethod
+    def session(user: str, *argv: str) -> list[str]:
+        """Give the command line that runs argv as who sits at the machine, see pam_systemd(8)."""
+        settings = (
+            *(f"User={user}", "PAMName=login", "WorkingDirectory=/"),
+            *("Environment=XDG_SEAT=seat0", "Environment=XDG_SESSION_TYPE=x11"),
+        )
+        run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect"]
+        words = (word.replace("$", "$$") for word in argv)  # which systemd would expand
+        return [*run, *(f"--property={setting}" for setting in settings), *words]
 
     def console(self) -> str:
         """Give what appeared on its console."""
         return (self._place / "console.log").read_text(errors="replace")
 
     def journal(self, *arguments: str) -> str:
-        """Give what is in its journal."""
-        return self.run("journalctl", "--no-pager", "--quiet", *arguments)
+        """Give what is in its journal, all of it once it is off."""
+        if self._container is None:
+            return self._last_journal
+        return self.run("journalctl", "--boot", "--no-pager", "--quiet", *arguments)
 
     def write(self, file: str, text: str) -> None:
         """Write a file there, also where it has a file system of its own."""
@@ -186,7 +211,7 @@ class Machine:
         return 0
 
     def _is_up(self) -> bool:
-        state = self.run("systemctl", "is-system-running", check=False).strip()
+        state = self.run("systemctl", "is-system-running", status=None).strip()
         return state in ("running", "degraded")
 
 

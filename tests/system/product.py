@@ -22,6 +22,9 @@ UNIT = "mptcpd-dbus.service"
 ADMIN = "erin"
 """Who installs, and may: sudo(8) asks her nothing."""
 
+PASSWORD = "correct horse"  # noqa: S105  that of a machine that nobody else reaches
+"""Of bob, who is an administrator to polkit."""
+
 _SOURCES = f"home/{ADMIN}/mptcpd-dbus"
 _NOT_SOURCES = (".git", *(REPOSITORY / ".gitignore").read_text().replace("/", "").split())
 
@@ -60,6 +63,9 @@ def furnished(which: Release, bus: Kind) -> Machine:
             name,
         ]
         subprocess.run(["chroot", str(root), *argv], check=True)
+    become = "usermod --append --groups=sudo bob && chpasswd"
+    argv = ["chroot", str(root), "sh", "-c", become]
+    subprocess.run(argv, check=True, text=True, input=f"bob:{PASSWORD}\n")
     (root / "etc/sudoers.d/lab").write_text(f"{ADMIN} ALL=(ALL) NOPASSWD: ALL\n")
     ignored = shutil.ignore_patterns(*_NOT_SOURCES)
     shutil.copytree(REPOSITORY, root / _SOURCES, ignore=ignored, symlinks=True)

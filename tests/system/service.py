@@ -121,7 +121,7 @@ class Service(Daemon):
         self.machine.run("systemctl", "kill", f"--signal={name}", UNIT)
 
     def _shown(self, name: str) -> str:
-        return self.machine.run("systemctl", "show", f"--property={name}", "--value", UNIT).strip()
+        return self.machine.shown(name, UNIT)
 
     async def _systemctl(self, *arguments: str) -> None:
         try:

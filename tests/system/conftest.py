@@ -1,0 +1,56 @@
+"""Machines with the package; a test ends with a look at what no journal of theirs may have."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.conftest import show_on_failure
+from tests.lab.sandbox import initial_root
+from tests.system.machine import Machine
+from tests.system.product import SYSTEMS, Installed, install
+
+MakeMachine = Callable[..., Machine]
+
+_REFUSALS = re.compile(
+    r"\b(avc|apparmor|seccomp|sigsys|denied|not permitted|rejected|forbidden)\b"
+    r"|traceback|needs cap_"
+)
+_NOT_OURS = re.compile(r"Failed to set fd limit")
+
+
+@pytest.fixture(scope="session", params=SYSTEMS, ids=lambda system: f"{system[0]}-{system[1]}")
+def installed(request: pytest.FixtureRequest) -> Installed:
+    """Give a system with the package, switched off."""
+    if not initial_root():
+        pytest.skip("only root can boot a system")
+    return install(*request.param)
+
+
+@pytest.fixture
+def boot(request: pytest.FixtureRequest, installed: Installed) -> Iterator[MakeMachine]:
+    """Give a maker of machines on which the package is installed, booted."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Machine:
+            machine = Machine(installed.layers, **{"bus": installed.bus} | options)
+            machine.boot()
+            stack.callback(machine.power_off)
+            show_on_failure(request, f"journal of {machine.name}", machine.journal)
+            stack.callback(_find_no_refusals, machine)
+            return machine
+
+        yield make
+
+
+def refusals(journal: str) -> list[str]:
+    """Give the lines that tell of something that was not allowed, or of an exception."""
+    lines = journal.splitlines()
+    return [line for line in lines if _REFUSALS.search(line.lower()) and not _NOT_OURS.search(line)]
+
+
+def _find_no_refusals(machine: Machine) -> None:
+    assert refusals(machine.journal()) == []
