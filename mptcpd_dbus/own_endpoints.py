@@ -1,32 +1,25 @@
 """Which endpoints this daemon has added, also before it was started again: endpoints outlive it.
 
 What is noted is ID, address, port, and who had it added; the ID alone may be another program's by
-now.  The file belongs to one network namespace and is believed in nothing.  Must not know the bus,
-nor how the kernel is asked.  Source: RuntimeDirectory= in systemd.exec(5), namespaces(7).
+now.  Must not know the bus, nor how the kernel is asked.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
 import logging
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from mptcpd_dbus import notes
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.endpoints import Endpoint
-from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.readings import OwnEndpointsRead
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressFlag
 
-MAX_SIZE = 1 << 16
 _MAX_ENDPOINTS = 255  # as many as there are IDs
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _log = logging.getLogger(__name__)
 
@@ -42,10 +35,7 @@ class _Entry(BaseModel):
     by: Annotated[str, Field(max_length=255)]
 
 
-class _Note(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    namespace: int
+class _Note(notes.Note):
     endpoints: Annotated[list[_Entry], Field(max_length=_MAX_ENDPOINTS)]
 
 
@@ -113,39 +103,12 @@ def _key(endpoint: Endpoint) -> _Key:
 
 
 def _read(file: Path) -> dict[_Key, str]:
-    try:
-        note = _Note.model_validate_json(_text(file))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, MptcpdError) as error:
-        words = str(error).splitlines()[0]
-        _log.warning("%s is not used, endpoints of ours are not known: %s", file, words)
-        return {}
-    if note.namespace != _namespace():
+    note = notes.read(file, _Note, "endpoints of ours are not known")
+    if note is None:
         return {}
     return {(entry.id, entry.address, entry.port): entry.by for entry in note.endpoints}
 
 
-def _text(file: Path) -> bytes:
-    with os.fdopen(os.open(file, _READ), "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise ValueError("it is no regular file")
-        text = opened.read(MAX_SIZE + 1)
-    if len(text) > MAX_SIZE:
-        raise ValueError(f"it has more than {MAX_SIZE} bytes")
-    return text
-
-
 def _write(file: Path, added: dict[_Key, str]) -> None:
     entries = [_Entry(id=i, address=a, port=p, by=by) for (i, a, p), by in added.items()]
-    note = _Note(namespace=_namespace(), endpoints=entries)
-    fresh = file.with_name(f"{file.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, _CREATE, 0o600), "w") as opened:
-        opened.write(note.model_dump_json())
-    fresh.replace(file)  # whoever reads finds the old note or the new one, whole
-
-
-def _namespace() -> int:
-    """Give what tells this network namespace from others."""
-    return Path("/proc/self/ns/net").stat().st_ino
+    notes.write(file, _Note(namespace=notes.namespace(), endpoints=entries))

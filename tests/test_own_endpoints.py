@@ -15,7 +15,8 @@ from mptcpd_dbus.core.endpoints import Endpoint
 from mptcpd_dbus.core.readings import EndpointsRead
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.core.types import AddressEntry, AddressFlag
-from mptcpd_dbus.own_endpoints import MAX_SIZE, OwnEndpoints
+from mptcpd_dbus.notes import MAX_SIZE
+from mptcpd_dbus.own_endpoints import OwnEndpoints
 from tests.world import World
 
 FIRST, SECOND = AddressEntry("10.0.1.1", 1), AddressEntry("dead:beef:2::1", 2, 4242, 1)
