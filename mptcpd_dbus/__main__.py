@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, NotReady
-from mptcpd_dbus.daemon import serve
+from mptcpd_dbus.daemon import put_back, serve
 
 LAST_SECONDS = 2.0
 """Tasks that plugins have left running have so long to end."""
@@ -72,7 +72,14 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def run() -> NoReturn:
     """Be the command; threads that plugins have left are not waited for, either."""
-    status = main()
+    try:
+        status = main()
+    except SystemExit as ended:
+        if ended.code:  # a wrong option; else it was asked for its help
+            put_back()
+        raise
+    if status != EX_OK:
+        put_back()
     logging.shutdown()
     os._exit(status)
 

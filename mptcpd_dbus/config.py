@@ -109,6 +109,7 @@ class Settings(BaseModel):
     load_plugins: Annotated[
         tuple[Name, ...] | None, BeforeValidator(_none_if_empty), BeforeValidator(_split)
     ] = None
+    kernel_path_manager: Literal["", "userspace", "kernel"] = ""
     allow: Patterns = ()
     deny: Patterns = ()
     plugins: Mapping[str, Section] = {}

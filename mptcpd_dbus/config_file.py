@@ -18,7 +18,10 @@ from typing import NamedTuple
 from mptcpd_dbus.core.errors import ConfigurationError
 
 KEYS = {
-    "core": ("log", "plugin-dir", "path-manager", "addr-flags", "notify-flags", "load-plugins"),
+    "core": (
+        *("log", "plugin-dir", "path-manager", "addr-flags", "notify-flags", "load-plugins"),
+        "kernel-path-manager",
+    ),
     "interfaces": ("allow", "deny"),
 }
 LARGEST = 1 << 20  # bytes of a file; nobody writes that much by hand

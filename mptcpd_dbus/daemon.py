@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,11 +19,13 @@ from mptcpd_dbus import __version__, systemd
 from mptcpd_dbus.bus.edge import BusEdge
 from mptcpd_dbus.bus.error_names import BusError
 from mptcpd_dbus.bus.names import BUS_NAME
+from mptcpd_dbus.choice import Choice
 from mptcpd_dbus.config import Settings
 from mptcpd_dbus.core.errors import MptcpdError, NotReady
 from mptcpd_dbus.core.state import State
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.event_reader import EventReader
+from mptcpd_dbus.kernel import sysctl
 from mptcpd_dbus.kernel.event_socket import EventSocket
 from mptcpd_dbus.kernel.features import features
 from mptcpd_dbus.kernel.live import LiveKernel
@@ -59,6 +62,8 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         if not kernel.settings().enabled:
             raise NotReady("MPTCP is off in this network namespace: sysctl net.mptcp.enabled=1")
         engine = Engine(State(), kernel)
+        stack.push(partial(_give_up, engine.pm.choice))
+        engine.pm.choice.recall(_kept("path-manager"))
         reader = EventReader(socket, engine)
         reconciler = Reconciler(engine, reader.drain)
         reader.on_lost = reconciler.events_lost
@@ -86,6 +91,8 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
             await bus.connect()
             stack.callback(bus.close)
             await bus.look_around()  # before plugins do anything
+            stack.push_async_callback(_hand_over, engine.pm.choice, bus)
+            engine.pm.choice.follow(settings.kernel_path_manager)
             engine.steer_by(policies)
             stack.push_async_callback(policies.stop)
             await policies.start()
@@ -96,12 +103,35 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, count)
         systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
         stack.callback(systemd.notify, "STOPPING=1")
-        reloading = _reload(policies, reload)
-        work = (reconciler.run(), bus.keep(), systemd.feed_watchdog(), reloading)
+        work = (
+            *(reconciler.run(), bus.keep()),
+            *(systemd.feed_watchdog(), _reload(policies, reload)),
+        )
         tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
         for task in tasks:
             stack.callback(task.cancel)
         await asyncio.gather(*tasks)
+
+
+def _give_up(choice: Choice, kind: type[BaseException] | None, *_: object) -> None:
+    """Put the kernel's path manager back."""
+    if kind is asyncio.CancelledError:
+        choice.stop()
+    else:
+        choice.fail()
+
+
+async def _hand_over(choice: Choice, bus: BusEdge) -> None:
+    """Leave the kernel's path manager as it is if we are stopped to be started again."""
+    if choice.is_ours and await bus.comes_back():
+        choice.leave()
+
+
+def put_back() -> None:
+    """Put the kernel's path manager back, which another daemon has left to one that failed."""
+    choice = Choice(sysctl.read_settings, sysctl.set_path_manager)
+    choice.recall(_kept("path-manager"))
+    choice.fail()
 
 
 def _kept(name: str) -> Path | None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from mptcpd_dbus.announcements import Announcements
+from mptcpd_dbus.choice import Choice
 from mptcpd_dbus.commander import Commander
 from mptcpd_dbus.core import commands, events, readings
 from mptcpd_dbus.core.address_ids import AddressIds
@@ -64,6 +65,9 @@ class PathManager:
         self._announced = Announcements(kernel)
         self._pace = Pace()
         self.own_endpoints = OwnEndpoints(state, apply)
+        self.choice = Choice(
+            kernel.settings, kernel.set_path_manager, lambda: apply(kernel.settings())
+        )
         self.newborn: set[int] = set()
         """The connections that the kernel has told of just now: their ID tables are empty."""
 
@@ -349,8 +353,7 @@ class PathManager:
 
     def set_path_manager(self, name: str) -> None:
         """Choose the kernel's path manager for connections to come."""
-        self._kernel.set_path_manager(name)
-        self._apply(self._kernel.settings())
+        self.choice.set(name)
 
     def adopt_announced(self) -> list[KernelRefused]:
         """Listen again on what was announced before a restart; give what failed.

@@ -144,6 +144,7 @@ def test_long_options_may_be_abbreviated() -> None:
     }
 
 
+PATH_MANAGERS = ("userspace", "kernel")
 KEYS_IN_FILES: list[tuple[str, dict[str, Any]]] = [
     *((f"[core]\nlog={log}", {"log": log}) for log in LOGS[1:]),
     ("[core]\nplugin-dir=/x", {"plugin_dir": Path("/x")}),
@@ -156,6 +157,8 @@ KEYS_IN_FILES: list[tuple[str, dict[str, Any]]] = [
     ("[core]\nnotify-flags=", {}),
     ("[core]\nload-plugins=b, a", {"load_plugins": ("b", "a")}),
     ("[core]\nload-plugins=", {}),
+    *((f"[core]\nkernel-path-manager={m}", {"kernel_path_manager": m}) for m in PATH_MANAGERS),
+    ("[core]\nkernel-path-manager=", {}),
     ("[interfaces]\nallow=wlan*,name:eth?", {"allow": ("wlan*", "name:eth?")}),
     ("[interfaces]\nallow=", {}),
     ("[interfaces]\ndeny=lo", {"deny": ("lo",)}),

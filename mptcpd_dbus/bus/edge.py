@@ -23,6 +23,7 @@ from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.polkit import Polkit
 from mptcpd_dbus.bus.programs import Programs
 from mptcpd_dbus.bus.publisher import Publisher
+from mptcpd_dbus.bus.service_manager import comes_back
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import NotReady
@@ -127,10 +128,14 @@ class BusEdge:
         if not ours:
             raise NotReady(_TAKEN)
 
+    async def comes_back(self) -> bool:
+        """Whether the service manager stops us only to start us again."""
+        return await comes_back(self._transport)
+
     async def keep(self) -> NoReturn:
         """Connect again whenever the bus has gone; raise NotReady if the name is another's then."""
         while True:
-            why = await self._transport.disconnected
+            why = await asyncio.shield(self._transport.disconnected)
             _log.warning("the bus went (%s); path management goes on without it", why)
             self.close()
             self._programs.stop()

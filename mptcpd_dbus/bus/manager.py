@@ -328,7 +328,9 @@ def manager_interface(
                 (),
                 methods.set_path_manager,
                 "Choose the kernel's path manager, 'kernel' or 'userspace', for connections to"
-                " come; those that exist keep theirs. There are no options yet.",
+                " come; those that exist keep theirs. It holds until the daemon is stopped, which"
+                " puts back what was before, or kernel-path-manager in the configuration is"
+                " changed. There are no options yet.",
                 SET_PATH_MANAGER,
             ),
             Method(

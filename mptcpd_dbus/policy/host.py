@@ -256,6 +256,7 @@ class PolicyHost:
             after = Catalogue(settings, self._sources(settings), self._watch)
             try:
                 fresh = after.load_all(self._all)
+                self._engine.pm.choice.follow(settings.kernel_path_manager)
             except BaseException:
                 after.source.close()
                 raise

@@ -87,7 +87,7 @@ class Reports:
             return ""
         return (
             f"it steers the {policy.kind.steers} path manager, but new connections get the {used}"
-            " one: set net.mptcp.path_manager (SetPathManager), or use another plugin"
+            " one: choose it (SetPathManager, kernel-path-manager), or use another plugin"
         )
 
 

@@ -1,17 +1,25 @@
 """The stage as a fixture, with plugins in the daemon or beside it."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import itertools
+import os
+import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.plugin_program import beside_the_daemon
 from tests.e2e.stage import Stage
+from tests.lab import users
 from tests.lab.client import BusClient
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import Host, Lab
+from tests.lab.sandbox import SCRATCH, initial_root
 
 MakeStage = Callable[..., Awaitable[Stage]]
+
+_numbers = itertools.count(1)
 
 IN_THE_DAEMON, BESIDE_IT = "in the daemon", "run-plugin"
 
@@ -29,12 +37,28 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the directory that the service manager keeps for the daemon until the next boot."""
+    directory = SCRATCH / f"runtime-{next(_numbers)}"
+    directory.mkdir(mode=0o700)
+    if initial_root():
+        users.install()
+        user = pwd.getpwnam(users.DAEMON)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(directory))
+    return directory
+
+
+@pytest.fixture
 async def stage(lab: Lab, daemon: Callable[..., Daemon], way: str) -> AsyncIterator[MakeStage]:
     """Give a maker of stages: host, the client's path manager, arguments of the daemon."""
     viewers: list[BusClient] = []
 
     async def make(
-        *arguments: str, host: Host = "client", path_manager: str = "userspace"
+        *arguments: str,
+        host: Host = "client",
+        path_manager: str = "userspace",
+        listens: bool = True,
     ) -> Stage:
         lab.sysctl(host, "net.mptcp.path_manager", path_manager)
         process = daemon(host)
@@ -42,7 +66,7 @@ async def stage(lab: Lab, daemon: Callable[..., Daemon], way: str) -> AsyncItera
         if way == BESIDE_IT:
             program, others = beside_the_daemon(lab, host, process.log, arguments)
             arguments = tuple(others)
-        await process.start(*arguments)
+        await process.start(*arguments, listens=listens)
         viewer = await BusClient.connect()
         viewers.append(viewer)
         await viewer.listen()

@@ -8,8 +8,6 @@ control of that.
 
 import itertools
 import json
-import os
-import pwd
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +18,11 @@ from mptcpd_dbus.core.events import NewSubflow, SubflowClosed
 from tests.e2e.conftest import MakeStage
 from tests.e2e.observer import Observer
 from tests.e2e.stage import MANAGER, Stage
-from tests.lab import users
-from tests.lab.bus import PrivateBus
 from tests.lab.carrier import Carrier
 from tests.lab.client import ROOT
 from tests.lab.hosts import LINKS, address
 from tests.lab.plugin_files import PluginFiles
-from tests.lab.sandbox import REPOSITORY, SCRATCH, initial_root
+from tests.lab.sandbox import REPOSITORY, SCRATCH
 from tests.lab.wait import eventually
 
 PLUGIN = REPOSITORY / "plugins/addr_adv.py"
@@ -116,19 +112,6 @@ def plugin_files() -> PluginFiles:
     files = PluginFiles()
     files.write("addr_adv", PLUGIN.read_text())
     return files
-
-
-@pytest.fixture
-def memory(bus: PrivateBus, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the directory that the service manager keeps for the daemon until the next boot."""
-    del bus  # with it come the users
-    directory = SCRATCH / f"runtime-{next(_numbers)}"
-    directory.mkdir(mode=0o700)
-    if initial_root():
-        user = pwd.getpwnam(users.DAEMON)
-        os.chown(directory, user.pw_uid, user.pw_gid)
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(directory))
-    return directory
 
 
 @pytest.fixture

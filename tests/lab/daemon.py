@@ -7,11 +7,12 @@ It knows the command, its bus name and its log, and nothing that goes on inside.
 import asyncio
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.lab import users
+from tests.lab import users, without_internet
 from tests.lab.bus import ADDRESS
 from tests.lab.client import NAME, BusClient
 from tests.lab.hosts import Host, Lab
@@ -33,23 +34,18 @@ class Daemon:
         root: bool = False,
         environment: Mapping[str, str] | None = None,
         installed: Path | None = None,
+        listens: bool = True,
     ) -> None:
         """Start the daemon and return when its name is on the bus.
 
         It runs as its own user with CAP_NET_ADMIN alone, or as root; without real root as root
         of the sandbox, where there is no other user.  *environment* is what a service manager adds,
-        *installed* the /usr that has the daemon, else it is that of the sources.
+        *installed* the /usr that has the daemon, else it is that of the sources.  Unless it
+        *listens*, it may have no sockets of the internet.
         """
-        repository = readable_repository()
-        sources = [f"{repository}/.venv/bin/python", "-m", "mptcpd_dbus"]
-        command = ["/usr/bin/mptcpd-dbus"] if installed else sources
-        argv = [*command, "--bus", ADDRESS, *arguments]
-        added = (f"{name}={value}" for name, value in (environment or {}).items())
-        argv = ["env", f"PYTHONPATH={repository}", "PYTHONDONTWRITEBYTECODE=1", *added, *argv]
-        if initial_root() and not root:
-            argv = users.as_user(users.DAEMON, argv, capability="net_admin")
-        if installed:
-            argv = over_usr(installed, argv)
+        argv = _argv(*arguments, root=root, environment=environment, installed=installed)
+        if not listens:
+            argv = [sys.executable, without_internet.SCRIPT, *argv]
         with self.log.open("ab") as log:
             self._process = self._lab.popen(self._host, argv, stderr=log, cwd="/")
         async with await BusClient.connect() as client:
@@ -60,6 +56,12 @@ class Daemon:
                 return await client.owns(NAME)
 
             await eventually(ready, within=15.0)
+
+    def fails(self, *arguments: str) -> int:
+        """Start a daemon that ends by itself, and return its exit status."""
+        argv = self._lab.command(self._host, _argv(*arguments))
+        with self.log.open("ab") as log:
+            return subprocess.run(argv, check=False, stderr=log, timeout=20, cwd="/").returncode
 
     async def stop(self) -> int:
         """Ask the daemon to end and return its exit status."""
@@ -99,3 +101,22 @@ class Daemon:
     def _running(self) -> subprocess.Popen[Any]:
         assert self._process is not None, "the daemon was never started"
         return self._process
+
+
+def _argv(
+    *arguments: str,
+    root: bool = False,
+    environment: Mapping[str, str] | None = None,
+    installed: Path | None = None,
+) -> list[str]:
+    repository = readable_repository()
+    sources = [f"{repository}/.venv/bin/python", "-m", "mptcpd_dbus"]
+    command = ["/usr/bin/mptcpd-dbus"] if installed else sources
+    argv = [*command, "--bus", ADDRESS, *arguments]
+    added = (f"{name}={value}" for name, value in (environment or {}).items())
+    argv = ["env", f"PYTHONPATH={repository}", "PYTHONDONTWRITEBYTECODE=1", *added, *argv]
+    if initial_root() and not root:
+        argv = users.as_user(users.DAEMON, argv, capability="net_admin")
+    if installed:
+        argv = over_usr(installed, argv)
+    return argv

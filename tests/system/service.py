@@ -21,6 +21,10 @@ from tests.system.product import UNIT, Installed
 _DROP_IN = f"run/systemd/system/{UNIT}.d/lab.conf"
 _WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"
 _NETWORK_MANAGER = "etc/systemd/system/NetworkManager.service"
+_NO_LISTENERS = (
+    *("install", "-Dm", "644", "/usr/share/doc/mptcpd-dbus/examples/no-listeners.conf"),
+    *("-t", f"/etc/systemd/system/{UNIT}.d"),
+)
 _CONFIGURATION = "etc/mptcpd-dbus/mptcpd-dbus.conf"
 
 
@@ -43,6 +47,7 @@ class Service(Daemon):
         root: bool = False,
         environment: Mapping[str, str] | None = None,
         installed: Path | None = None,
+        listens: bool = True,
     ) -> None:
         """Start the service with these arguments and return when systemd calls it started."""
         assert not root, "the unit says as whom it runs"
@@ -55,6 +60,8 @@ class Service(Daemon):
             *(f'Environment="{name}={value}"' for name, value in (environment or {}).items()),
         ]
         self.machine.write(_DROP_IN, "\n".join(lines) + "\n")
+        if not listens:
+            await asyncio.to_thread(self.machine.run, *_NO_LISTENERS)
         await self._systemctl("daemon-reload")
         await self._systemctl("start", UNIT)
 
@@ -62,6 +69,10 @@ class Service(Daemon):
         """Have it stopped and return its exit status."""
         await self._systemctl("stop", UNIT)
         return await self.ended()
+
+    async def restart(self) -> None:
+        """Have it stopped and started."""
+        await self._systemctl("restart", UNIT)
 
     async def ended(self, within: float = 10.0) -> int:
         """Wait for its end and return its exit status."""
