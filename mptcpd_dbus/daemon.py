@@ -28,12 +28,19 @@ from mptcpd_dbus.event_reader import EventReader
 from mptcpd_dbus.kernel import sysctl
 from mptcpd_dbus.kernel.event_socket import EventSocket
 from mptcpd_dbus.kernel.features import features
+from mptcpd_dbus.kernel.listeners import may_listen
 from mptcpd_dbus.kernel.live import LiveKernel
 from mptcpd_dbus.kernel.rtnl import RouteMonitor
 from mptcpd_dbus.policy.host import PolicyHost
 from mptcpd_dbus.policy.source import open_source
 from mptcpd_dbus.policy.watch import Watch
 from mptcpd_dbus.reconciler import Reconciler
+from mptcpd_dbus.summary import summary
+
+_LISTENS = {
+    True: "it may listen on announced addresses",
+    False: "it may not listen: announce with Listener=false",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -99,13 +106,19 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
             await bus.claim()
         except BusError as error:
             raise NotReady(f"the bus failed while we started: {error}") from error
-        count = len(engine.state.connections)
-        _log.info("mptcpd-dbus %s serves %s; %d connections", __version__, BUS_NAME, count)
-        systemd.notify("READY=1", f"STATUS=Serving {BUS_NAME}")
+        status = partial(summary, engine.state)
+        _log.info(
+            "mptcpd-dbus %s serves %s; %s; %s",
+            __version__,
+            BUS_NAME,
+            status(),
+            _LISTENS[may_listen()],
+        )
+        systemd.notify("READY=1", f"STATUS={status()}")
         stack.callback(systemd.notify, "STOPPING=1")
         work = (
             *(reconciler.run(), bus.keep()),
-            *(systemd.feed_watchdog(), _reload(policies, reload)),
+            *(systemd.feed_watchdog(status), _reload(policies, reload)),
         )
         tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
         for task in tasks:

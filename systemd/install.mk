@@ -36,6 +36,7 @@ FILES := \
 	$(call into,$(SYSTEMDATADIR)/dbus-1/system-services,dbus/org.mptcpd1.service) \
 	$(call into,$(SYSTEMDATADIR)/polkit-1/actions,polkit/org.mptcpd1.policy) \
 	$(call into,$(DOCDIR)/examples,polkit/50-mptcpd-dbus.rules plugins/foo.py) \
+	$(call into,$(DOCDIR)/examples,systemd/no-listeners.conf) \
 	$(call into,$(PREFIX)/lib/systemd/system,systemd/mptcpd-dbus.service) \
 	systemd/mptcpd-dbus.sysusers=$(PREFIX)/lib/sysusers.d/mptcpd-dbus.conf
 

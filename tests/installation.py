@@ -13,6 +13,7 @@ from tests.lab.sandbox import REPOSITORY
 ENVIRONMENT = "/usr/libexec/mptcpd-dbus"
 CONFIGURATION = REPOSITORY / "systemd/mptcpd-dbus.conf"
 RULE = REPOSITORY / "polkit/50-mptcpd-dbus.rules"
+NO_LISTENERS = REPOSITORY / "systemd/no-listeners.conf"
 
 _DIRECTORIES = {
     "systemd/bin/*": "/usr/bin",
@@ -32,6 +33,7 @@ _EXAMPLES = "/usr/share/doc/mptcpd-dbus/examples"
 _NAMED = {
     CONFIGURATION: str(FILE),
     RULE: f"{_EXAMPLES}/{RULE.name}",
+    NO_LISTENERS: f"{_EXAMPLES}/{NO_LISTENERS.name}",
     REPOSITORY / "plugins/foo.py": f"{_EXAMPLES}/foo.py",  # it steers nothing
     REPOSITORY / "systemd/mptcpd-dbus.sysusers": "/usr/lib/sysusers.d/mptcpd-dbus.conf",
 }

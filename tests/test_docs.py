@@ -36,6 +36,7 @@ from tests.documents import (
 )
 from tests.e2e.ctl import argv
 from tests.e2e.stage import MANAGER, PORT
+from tests.installation import NO_LISTENERS, expected
 from tests.lab import polkit_rules, users
 from tests.lab.app import converse
 from tests.lab.bus import PrivateBus
@@ -64,8 +65,11 @@ def _check_make(arguments: list[str]) -> None:
         assert word in targets or word.startswith("ARGS="), word
 
 
+VERBS = ("daemon-reload", "reload", "restart", "enable", "disable", "stop")
+
+
 def _check_systemctl(arguments: list[str]) -> None:
-    assert arguments[0] in ("daemon-reload", "reload", "enable", "disable", "stop")
+    assert arguments[0] in VERBS
     units = [word for word in arguments[1:] if not word.startswith("-")]
     known = {"dbus.service", *(path.name for path in REPOSITORY.glob("systemd/*.service"))}
     assert set(units) <= known, units
@@ -98,6 +102,21 @@ def _check_apt(arguments: list[str]) -> None:
         assert all(f" {name}" in wanted or name == "build-essential" for name in names)
 
 
+def _check_cd(arguments: list[str]) -> None:
+    assert arguments == [str(Path(_installed(NO_LISTENERS)).parent)]
+
+
+def _check_install(arguments: list[str]) -> None:
+    """In the directory above, and to where systemd looks for what changes the unit."""
+    unit = Path(_installed(REPOSITORY / "systemd/mptcpd-dbus.service")).name
+    directory = f"/etc/systemd/system/{unit}.d"
+    assert arguments == ["-Dm", "644", NO_LISTENERS.name, "-t", directory]
+
+
+def _installed(source: Path) -> str:
+    return next(target for target, its in expected().items() if its == source)
+
+
 def _check_nothing(arguments: list[str]) -> None:
     assert not arguments
 
@@ -108,6 +127,8 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "systemctl": _check_systemctl,
     "systemd-sysusers": _check_nothing,
     "userdel": _check_user,
+    "cd": _check_cd,
+    "install": _check_install,
     "journalctl": _check_journalctl,
     "python": _check_python,
     "python3": _check_python,

@@ -16,10 +16,13 @@ import pytest
 from mptcpd_dbus.__main__ import EX_CONFIG
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.config import EX_USAGE
+from tests import figures
 from tests.contract import REPOSITORY
+from tests.installation import NO_LISTENERS
 
 UNIT = REPOSITORY / "systemd/mptcpd-dbus.service"
 SYSUSERS = REPOSITORY / "systemd/mptcpd-dbus.sysusers"
+CONFINED, WITHOUT_LISTENERS = 1.6, 1.1
 ACTIVATION = REPOSITORY / "dbus/org.mptcpd1.service"
 
 BUSCONFIG = REPOSITORY / "tests/dtd/busconfig.dtd"
@@ -95,6 +98,46 @@ def test_systemd_would_have_named_a_slip_in_the_unit(tmp_path: Path) -> None:
     slipped = UNIT.read_text().replace("NoNewPrivileges=", "NoNewPriviledges=")
 
     assert "NoNewPriviledges" in _verify(_unit(tmp_path, slipped))
+
+
+def _exposure(root: Path, unit: str, drop_in: str = "") -> float:
+    """Give what systemd-analyze makes of a unit in a directory that stands for a whole system."""
+    place = root / "etc/systemd/system"
+    (place / f"{UNIT.name}.d").mkdir(parents=True, exist_ok=True)
+    (place / UNIT.name).write_text(unit)
+    (place / f"{UNIT.name}.d" / NO_LISTENERS.name).write_text(drop_in)
+    argv = ["systemd-analyze", "security", "--offline=yes", f"--root={root}", UNIT.name]
+    text = subprocess.check_output(argv, text=True)
+    (figure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", text)
+    return float(figure)
+
+
+def test_the_unit_is_as_confined_as_systemd_can_tell(tmp_path: Path) -> None:
+    """Without listeners still more; each is the other's control, and so is one line less."""
+    unit, drop_in = UNIT.read_text(), NO_LISTENERS.read_text()
+    laxer = unit.replace("RestrictNamespaces=yes\n", "")
+    # The unit's lists would be added to.
+    added = re.sub(r"^\w+=\n", "", drop_in, flags=re.MULTILINE)
+
+    found = _exposure(tmp_path, unit), _exposure(tmp_path, unit, drop_in)
+    figures.tell(f"exposure by systemd-analyze: {found[0]}, without listeners {found[1]}")
+    assert found[0] <= CONFINED
+    assert found[1] <= WITHOUT_LISTENERS
+    assert _exposure(tmp_path, laxer) > CONFINED
+    assert _exposure(tmp_path, laxer, drop_in) > WITHOUT_LISTENERS
+    assert _exposure(tmp_path, unit, added) > WITHOUT_LISTENERS
+
+
+def test_systemd_has_nothing_to_say_about_the_drop_in(tmp_path: Path) -> None:
+    """And would have named a slip."""
+    copy = _unit(tmp_path, UNIT.read_text())
+    (tmp_path / f"{UNIT.name}.d").mkdir()
+    place = tmp_path / f"{UNIT.name}.d" / NO_LISTENERS.name
+    place.write_text(NO_LISTENERS.read_text())
+    assert _verify(copy) == ""
+
+    place.write_text(NO_LISTENERS.read_text().replace("IPAddressDeny", "IPAddressDenied"))
+    assert "IPAddressDenied" in _verify(copy)
 
 
 def _section(path: Path, section: str) -> configparser.SectionProxy:

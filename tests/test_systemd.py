@@ -58,10 +58,10 @@ async def test_the_watchdog_is_fed_twice_as_often_as_wanted(
     loop = asyncio.get_running_loop()
     manager.setblocking(False)
 
-    feeding = asyncio.ensure_future(feed_watchdog())
+    feeding = asyncio.ensure_future(feed_watchdog(lambda: "fine"))
     began = loop.time()
     for _ in range(5):
-        assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
+        assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1\nSTATUS=fine"
     feeding.cancel()
 
     assert loop.time() - began >= 4 * 0.009
@@ -70,7 +70,7 @@ async def test_the_watchdog_is_fed_twice_as_often_as_wanted(
 async def test_without_a_watchdog_there_is_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
 
-    await asyncio.wait_for(feed_watchdog(), 1)
+    await asyncio.wait_for(feed_watchdog(str), 1)
 
 
 def test_a_service_manager_that_is_not_there_is_logged_and_ends_nothing(

@@ -32,6 +32,15 @@ _WORDS = {
 }
 
 
+def may_listen() -> bool:
+    """Whether this process may have sockets of the internet; its unit may forbid it."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
+
+
 class Listeners:
     """The listeners of this process; each lives as long as somebody uses it."""
 
@@ -140,4 +149,9 @@ def _resume(sock: socket.socket) -> None:
 def _refused(error: OSError, address: str, port: int) -> KernelRefused:
     code = error.errno or 0
     words = _WORDS.get(code, os.strerror(code))
+    if code == errno.EAFNOSUPPORT and not may_listen():
+        words = (
+            "this service may not listen (no-listeners.conf): announce with Listener=false what"
+            " another program listens on, or remove that file"
+        )
     return KernelRefused("listen", code, f"{address} port {port}: {words}")

@@ -6,25 +6,21 @@ blocks: in one process that cannot be hidden.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
-import asyncio
-import shutil
-import socket
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import CONNECTION, PORT, Stage
-from tests.lab import users
 from tests.lab.app import converse
 from tests.lab.client import BusClient
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import SERVER, Lab
 from tests.lab.plugin_files import PluginFiles
-from tests.lab.sandbox import SCRATCH, initial_root
+from tests.lab.sandbox import SCRATCH
+from tests.lab.supervisor import Supervisor
 from tests.lab.wait import eventually
 
 PLUGIN = "org.mptcpd1.Plugin"
@@ -278,54 +274,13 @@ async def test_two_seconds_without_the_loop_are_named_and_nothing_is_missing_aft
     assert (await _plugin(play.viewer, "good"))["Problem"] == ""
 
 
-class Manager:
-    """Plays the service manager: hears of the daemon (sd_notify(3)), and kills what is silent."""
-
-    SECONDS = 5.0
-
-    def __init__(self) -> None:
-        self.place = SCRATCH / "manager"
-        shutil.rmtree(self.place, ignore_errors=True)
-        for directory in (self.place, self.place / "runtime"):
-            directory.mkdir(mode=0o755)
-        if initial_root():
-            shutil.chown(self.place / "runtime", users.DAEMON, users.DAEMON)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(self.place / "notify"))
-        Path(self.place / "notify").chmod(0o666)
-        self._socket.setblocking(False)
-        self.environment = {
-            "NOTIFY_SOCKET": str(self.place / "notify"),
-            "RUNTIME_DIRECTORY": str(self.place / "runtime"),
-            "WATCHDOG_USEC": str(int(self.SECONDS * 1_000_000)),
-        }
-
-    async def hear(self) -> str:
-        """Give what the daemon says next; TimeoutError when it is silent for too long."""
-        async with asyncio.timeout(self.SECONDS):
-            loop = asyncio.get_running_loop()
-            return (await loop.sock_recv(self._socket, 4096)).decode()
-
-    async def until_silent(self) -> None:
-        """Listen for as long as the daemon is alive."""
-        while True:
-            try:
-                await self.hear()
-            except TimeoutError:
-                return
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._socket.close()
-
-
 async def test_one_that_never_gives_the_loop_back_is_disabled_by_the_next_start(
     lab: Lab, daemon: Callable[..., Daemon]
 ) -> None:
     files = PluginFiles()
     _write(files, "if len(self.pm.connections) == 2:\n    time.sleep(1e6)", "owner")
     lab.sysctl("client", "net.mptcp.path_manager", "userspace")
-    manager, process = Manager(), daemon()
+    manager, process = Supervisor(), daemon()
     arguments = ("--plugin-dir", str(files.path))
     await process.start(*arguments, environment=manager.environment)
     async with await BusClient.connect() as viewer:
