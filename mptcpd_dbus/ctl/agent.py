@@ -42,7 +42,9 @@ class Agent:
         if program is None or not terminal or os.geteuid() == 0 or self._process is not None:
             return
         ready, told = os.pipe()
-        argv = [program, "--process", str(os.getpid()), "--notify-fd", str(told), "--fallback"]
+        argv = [program, "--process", str(os.getpid()), "--notify-fd", str(told)]
+        if "XDG_SESSION_ID" in os.environ:  # without a session polkit finds no fallback
+            argv.append("--fallback")
         self._process = subprocess.Popen(argv, pass_fds=(told,))  # noqa: S603  a fixed program
         os.close(told)
         select.select([ready], [], [], _START_SECONDS)  # it closes its end when it is ready

@@ -22,6 +22,7 @@ from tests.lab.bus import Kind
 from tests.lab.sandbox import SCRATCH, inside
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_NAMESPACES = ("-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w")  # and its root
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENTER = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
 T = TypeVar("T")
@@ -135,18 +136,7 @@ class Machine:
 
     def command(self, *argv: str, user: str | None = None) -> list[str]:
         """Give the command line that runs argv there, as root or as a user without a session."""
-        there = [
-            "nsenter",
-            f"--target={self._leader}",
-            "-m",
-            "-u",
-            "-i",
-            "-n",
-            "-p",
-            "-C",
-            "-r",
-            "-w",
-        ]
+        there = ["nsenter", f"--target={self._leader}", *_NAMESPACES]
         environment = ["env", "-i", _PATH, "HOME=/root", "LANG=C.UTF-8"]
         become = [f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         # nsenter(1) must fork, and hands no signal on.
