@@ -8,12 +8,14 @@ import logging.handlers
 import os
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, NotReady
 from mptcpd_dbus.daemon import put_back, serve
+from mptcpd_dbus.journal import JournalHandler, is_stderr
 
 LAST_SECONDS = 2.0
 """Tasks that plugins have left running have so long to end."""
@@ -90,11 +92,13 @@ def _log_to(settings: Settings) -> None:
         case "stderr":
             handler = logging.StreamHandler()
             handler.setFormatter(logging.Formatter("mptcpd-dbus: %(levelname)s: %(message)s"))
-            # The journal's catcher of stderr takes the level from a prefix (sd-daemon(3)).
-            if os.environ.get("JOURNAL_STREAM"):
-                handler.setFormatter(_Prefixed("%(message)s"))
-        case "syslog" | "journal":
-            # The journal listens on the same socket.  The handler would connect, and fail, later.
+            if is_stderr():  # the journal takes levels and fields, too
+                with suppress(OSError):  # where it does not let us, it still reads stderr
+                    handler = JournalHandler()
+        case "journal":
+            handler = JournalHandler()
+        case "syslog":
+            # The handler would connect, and fail, later.
             Path(_LOG_SOCKET).stat()
             handler = logging.handlers.SysLogHandler(
                 _LOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
@@ -105,16 +109,6 @@ def _log_to(settings: Settings) -> None:
     logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
     for noisy in ("asyncio", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-class _Prefixed(logging.Formatter):
-    """Puts syslog's number of the level before each line."""
-
-    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = next((n for floor, n in self._LEVELS if record.levelno >= floor), 7)
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
 
 
 if __name__ == "__main__":

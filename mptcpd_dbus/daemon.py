@@ -91,7 +91,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         policies = PolicyHost(engine, settings, lambda s: open_source(s, watch), watch)
         found = features(kernel.settings())
         for feature in (name for name, there in found.items() if not there):
-            _log.warning("this kernel has no %s", feature)
+            _log.info("this kernel has no %s", feature)
         there = tuple(name for name, there in found.items() if there)
         bus = BusEdge(settings.bus, engine, there, policies, by_socket=reconciler.by_socket)
         try:

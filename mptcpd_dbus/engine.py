@@ -15,6 +15,7 @@ from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.kernel_protocol import Kernel
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.path_manager import PathManager
 
 # A policy's first command waits for nobody: the peer answers meanwhile.
@@ -146,7 +147,8 @@ class Engine:
             self.step(self.kernel.endpoints())
 
     def _happen(self, event: events.Event) -> Change | None:
-        _log.debug("%s", event)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s", event, extra=self._about(event))
         for implied in self.state.implied_by(event):
             self.step(implied)
         change = self.state.apply(event)
@@ -160,6 +162,14 @@ class Engine:
         self.pm.notice(event, change)
         return change
 
+    def _about(self, event: events.Event) -> dict[str, dict[str, str]]:
+        """Name what an event is about, for the log."""
+        index = getattr(event, "index", 0) or getattr(event, "interface_index", 0)
+        known = self.state.network.interfaces.get(index)
+        name: str = getattr(event, "name", known.name if known is not None else "")
+        token: int | None = getattr(event, "token", None)
+        return about(event=type(event).__name__, token=token, interface=name)
+
     def _complete(self, fresh: list[Connection]) -> None:
         """Read what no event tells: user, control group, path manager and its address IDs."""
         for connection in fresh:
@@ -167,7 +177,13 @@ class Engine:
                 try:
                     self._read(connection)
                 except (MptcpdError, OSError) as error:
-                    _log.warning("connection %08x is not complete: %s", connection.token, error)
+                    token = connection.token  # the sweep says it to all if the kernel is in need
+                    _log.debug(
+                        "connection %08x is not complete: %s",
+                        token,
+                        error,
+                        extra=about(token=token),
+                    )
                     self._fresh.append(connection)  # tried again with the next batch
 
     def _read(self, connection: Connection) -> None:

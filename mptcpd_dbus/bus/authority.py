@@ -36,13 +36,14 @@ class Authority:
 
     async def check(
         self, call: Call, target: object, method: Method, details: dict[str, str]
-    ) -> None:
-        """Return if the caller may call *method* on *target*."""
+    ) -> bool:
+        """Return if the caller may call *method* on *target*: whether it does so as its owner."""
         if method.action is None or self._owns(call, target, method.action):
-            return
+            return True
         # Whoever has the socket proves it by that alone; polkit, where there is any, may forbid it.
-        without = method.action == CONTROL_OWN_CONNECTIONS
-        await self._polkit.check(call, method.action, details, without=without)
+        own = method.action == CONTROL_OWN_CONNECTIONS
+        await self._polkit.check(call, method.action, details, without=own)
+        return own
 
     def _owns(self, call: Call, target: object, action: str) -> bool:
         """Whether it is a command on a connection that is the caller's.

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mptcpd_dbus.bus.audit import Audit
 from mptcpd_dbus.bus.decoding import decode
 from mptcpd_dbus.bus.error_names import (
     FAILED,
@@ -41,8 +42,9 @@ INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 PEER = "org.freedesktop.DBus.Peer"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
-# Raises BusError when the caller may not: (call, target, method, details for polkit).
-Authorise = Callable[[Call, Any, Method, dict[str, str]], Awaitable[None]]
+# Gives whether the target is the caller's own, or raises BusError when the caller may not:
+# (call, target, method, details for polkit).
+Authorise = Callable[[Call, Any, Method, dict[str, str]], Awaitable[bool]]
 
 _STANDARD = {
     (PEER, "Ping"): "",
@@ -75,6 +77,7 @@ class Dispatcher:
         self._children = children
         self._managed_objects = managed_objects
         self._large_answers = Turns(transport.taken)
+        self._audit = Audit()
         self._tasks: set[asyncio.Task[None]] = set()
         peers.on_call = self._on_call
 
@@ -82,6 +85,7 @@ class Dispatcher:
         """Cancel the handlers that are at work."""
         for task in self._tasks:
             task.cancel()
+        self._audit.stop()
 
     def _on_call(self, call: Incoming, peer: Peer) -> None:
         began = time.monotonic()
@@ -140,32 +144,60 @@ class Dispatcher:
     async def _handle(
         self, call: Incoming, peer: Peer, published: Published, found: CompiledMethod
     ) -> None:
-        method = found.method
         arguments = _arguments(call, found.signature)
         interactive = bool(call.flags & INTERACTIVE)
         caller = Call(call.sender, peer.uid, interactive, call.member, tuple(arguments))
-        if method.action is not None:
-            details = {
-                argument.name: str(value)
-                for argument, value in zip(method.arguments, arguments, strict=True)
-                if isinstance(value, str | int) and argument.signature != "h"
-            }
-            await self._authorise(caller, published.target, method, details)
-            if self._objects.get(call.path) is not published:  # a dialogue may take minutes
-                raise _unknown_object(call)
-        for number, argument in enumerate(method.arguments):
-            if argument.signature == "h":
-                arguments[number] = _passed(call, arguments[number])
-        began = time.monotonic()
+        if found.method.action is not None:
+            body = await self._command(call, caller, published, found)
+            self._reply(call, peer, found.result_signature, body)
+        else:
+            began = time.monotonic()
+            body = await self._do(call, caller, published, found)
+            self._reply(call, peer, found.result_signature, body)
+            # It only reads and does not wait: that was our own time.
+            self._peers.charge(peer, 0, time.monotonic() - began)
+
+    async def _command(
+        self, call: Incoming, caller: Call, published: Published, found: CompiledMethod
+    ) -> bytearray:
+        """Do what needs an authorisation, if there is one; how it went is in the log."""
+        method = found.method
+        details = {
+            argument.name: str(value)
+            for argument, value in zip(method.arguments, caller.arguments, strict=True)
+            if isinstance(value, str | int) and argument.signature != "h"
+        }
+        own, result, why = False, "cancelled", ""
+        try:
+            own = await self._authorise(caller, published.target, method, details)
+            body = await self._do(call, caller, published, found)
+            result = "ok"
+        except Exception as error:  # noqa: BLE001  whatever it is, it is in the log
+            told = on_the_bus(error)
+            result, why = told.name, told.text
+            raise told from None
+        finally:
+            self._audit.note(caller, published, found, result, why=why, own=own)
+        return body
+
+    async def _do(
+        self, call: Incoming, caller: Call, published: Published, found: CompiledMethod
+    ) -> bytearray:
+        """Have the handler do it; give its packed results."""
+        if self._objects.get(call.path) is not published:  # a dialogue may take minutes
+            raise _unknown_object(call)
+        method = found.method
+        arguments = [
+            _passed(call, value) if argument.signature == "h" else value
+            for argument, value in zip(method.arguments, caller.arguments, strict=True)
+        ]
         results = await method.handler(published.target, caller, *arguments) or ()
         body = bytearray()
         try:
             found.pack_results(body, results)
         except WireError as error:
             raise RuntimeError(f"{found.interface}.{method.name} answered {results!r}") from error
-        self._reply(call, peer, found.result_signature, body)
-        if method.action is None:  # it only reads and does not wait: that was our own time
-            self._peers.charge(peer, 0, time.monotonic() - began)
+        return body
 
     # Standard interfaces
 

@@ -96,5 +96,10 @@ UID_DIALOGUES = 4
 CHECK_SECONDS = 25.0
 DIALOGUE_SECONDS = 300.0
 
+# So many commands of a user are logged in so long; those of more users are counted together.
+AUDIT_LINES = 60
+AUDIT_SECONDS = 60.0
+AUDIT_USERS = 64
+
 # How many of NetworkManager's devices are asked what they are.
 DEVICES = 1024

@@ -23,6 +23,7 @@ from mptcpd_dbus.bus.program import Program
 from mptcpd_dbus.bus.transport import Transport
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import AlreadyRegistered, InvalidArgument, LimitReached, NotReady
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy_protocol import Policies, Registration
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -111,7 +112,6 @@ class Programs:
         if not self._is(member):
             raise NotReady("the caller left the bus")
         self._peers.trust(call.sender)
-        _log.info("policy %s is %s (uid %d) on the bus", name, call.sender, call.uid)
         member.is_let_in = True  # or refused before anybody else is heard
         try:
             await self._policies.register(wanted, program)
@@ -177,7 +177,8 @@ class Programs:
     def _leave(self, member: _Member, why: str, *, deaf: bool = False) -> Coroutine[Any, Any, None]:
         """Forget it at once; give what has its connections pass on."""
         level, end = (logging.WARNING, "is cut off") if deaf else (logging.INFO, "decides no more")
-        _log.log(level, "policy %s on the bus %s: %s", member.name, end, why)
+        fields = about(plugin=member.name, sender=member.program.name, uid=member.uid)
+        _log.log(level, "policy %s on the bus %s: %s", member.name, end, why, extra=fields)
         del self._members[member.name]
         program = member.program
         program.stop()

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy.door import PathManager
+from mptcpd_dbus.policy.mailbox import AT_WORK
 from mptcpd_dbus.policy.match import Match
 from mptcpd_dbus.policy.snapshots import (
     Address,
@@ -98,14 +100,17 @@ class Service(Protocol):
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """Puts the name of the policy before what it says."""
+    """Puts the name of the policy before what it says, and names what its handler is about."""
 
     def __init__(self, logger: logging.Logger, name: str) -> None:
         super().__init__(logger)
+        self._name = name
         self._prefix = f"plugin {name}: ".replace("%", "%%")
 
     def process(self, msg: Any, kwargs: Any) -> tuple[str, Any]:
-        return f"{self._prefix}{msg}", kwargs
+        item = AT_WORK.get()
+        fields = item.about(self._name) if item is not None else about(plugin=self._name)
+        return f"{self._prefix}{msg}", {**kwargs, "extra": (kwargs.get("extra") or {}) | fields}
 
 
 class Plugin:

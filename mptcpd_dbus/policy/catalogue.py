@@ -91,7 +91,8 @@ class Catalogue:
             priority, policy.match, policy.settings = read_section(policy.kind, section.values)
         except PluginProblem as problem:
             policy.state, policy.problem = PolicyState.FAILED, str(problem)
-            _log.error("plugin %s in %s is not loaded: %s", name, self.source, problem)
+            words = "plugin %s in %s is not loaded: %s"
+            _log.error(words, name, self.source, problem, extra=policy.fields)
         except WrongKey as wrong:
             raise ConfigurationError(f"{section.where(wrong.key)}: {wrong}") from None
         else:
@@ -109,7 +110,7 @@ class Catalogue:
         name, handler = self._watch.suspect or ("", "")
         if name == policy.name:
             policy.state, policy.problem = PolicyState.FAILED, _KILLED.format(handler)
-            _log.error("plugin %s is disabled: %s", name, policy.problem)
+            _log.error("plugin %s is disabled: %s", name, policy.problem, extra=policy.fields)
 
     def derive(
         self, above: Hosted, rules: Sequence[Rule], running: Mapping[str, Hosted]

@@ -24,6 +24,7 @@ from mptcpd_dbus.core.errors import (
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy.catalogue import Catalogue, Source
 from mptcpd_dbus.policy.dispatch import Dispatch
 from mptcpd_dbus.policy.door import PathManager, Rule, WrongRule
@@ -303,7 +304,9 @@ class PolicyHost:
             policy.begin(pm, engine.state, self._watch, self._failed, self._behind)
         except BaseException as error:  # noqa: BLE001 # its constructor is a plugin's code, too
             policy.problem, well = one_line(error), False
-            _log.error("plugin %s: %s", policy.name, policy.problem, exc_info=error)
+            _log.error(
+                "plugin %s: %s", policy.name, policy.problem, exc_info=error, extra=policy.fields
+            )
         else:
             well = await policy.run("start")
         policy.paused = False
@@ -319,7 +322,7 @@ class PolicyHost:
             policy.post(HOST, "ready")
         self._dispatch.tell_network(self._network.existing(), only=policy)
         if not policy.on_bus:
-            _log.info("plugin %s runs", policy.name)
+            _log.info("plugin %s runs", policy.name, extra=policy.fields)
 
     async def _end(self, policy: Hosted, state: PolicyState, *, pass_on: bool = True) -> None:
         was_running, policy.state = policy.running, state
@@ -331,7 +334,7 @@ class PolicyHost:
             await policy.run("stop")
             self._let_go(policy)
             if not policy.on_bus:
-                _log.info("plugin %s has stopped", policy.name)
+                _log.info("plugin %s has stopped", policy.name, extra=policy.fields)
         if pass_on:
             await self._remove_children(policy)
         self._reports.publish(policy)
@@ -357,7 +360,8 @@ class PolicyHost:
             self._reports.publish(fresh)
             return
         if known.on_bus:  # it registered while others began
-            _log.error("policy %s does not run: a program on the bus has its name", fresh.name)
+            words = "policy %s does not run: a program on the bus has its name"
+            _log.error(words, fresh.name, extra=fresh.fields)
             return
         if fresh.state is PolicyState.FAILED:
             known.problem = fresh.problem  # what runs goes on as it was loaded
@@ -399,7 +403,8 @@ class PolicyHost:
         async with self._changing:
             if policy.running:
                 policy.problem = f"{FAILURES} handlers failed in a row, the last: {policy.problem}"
-                _log.error("plugin %s is disabled: %s", policy.name, policy.problem)
+                words = "plugin %s is disabled: %s"
+                _log.error(words, policy.name, policy.problem, extra=policy.fields)
                 await self._end(policy, PolicyState.FAILED)
 
     def _behind(self, policy: Hosted, key: int) -> None:
@@ -413,7 +418,8 @@ class PolicyHost:
 
     def _blocked(self, name: str, handler: str, seconds: float) -> None:
         """Hear that a handler held the loop."""
-        _log.error("plugin %s blocked the daemon for %.1f s in %s", name, seconds, handler)
+        words = "plugin %s blocked the daemon for %.1f s in %s"
+        _log.error(words, name, seconds, handler, extra=about(plugin=name, event=handler))
         policy = self._all.get(name)
         if policy is not None:
             self._reports.blocked(policy, handler, seconds)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mptcpd_dbus.core.policies import PolicyState
 from mptcpd_dbus.core.state import State
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.base import HANDLERS, Plugin, PluginSettings
 from mptcpd_dbus.policy.door import PathManager, Rule
@@ -48,6 +49,11 @@ class Hosted:
     def running(self) -> bool:
         """Whether its handlers are called."""
         return self.state is PolicyState.RUNNING
+
+    @property
+    def fields(self) -> dict[str, dict[str, str]]:
+        """The `extra` of a line of the log about it."""
+        return about(plugin=self.name)
 
     def steers(self, path_manager: str) -> bool:
         """Whether it works with that path manager of the kernel's."""

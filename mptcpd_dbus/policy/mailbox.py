@@ -7,11 +7,14 @@ It knows when a handler fails, takes too long or falls behind, and decides nothi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mptcpd_dbus.core.errors import InvalidArgument, MptcpdError
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy.fault import one_line
+from mptcpd_dbus.policy.snapshots import Connection, Interface
 from mptcpd_dbus.policy.watch import Run, Watch
 
 HANDLER_SECONDS = 30.0
@@ -36,6 +39,17 @@ class Item(NamedTuple):
     function: Function
     arguments: tuple[Any, ...]
     done: "asyncio.Future[bool] | None" = None
+
+    def about(self, plugin: str) -> dict[str, dict[str, str]]:
+        """Name what it is about, for the log."""
+        tokens = (a.token for a in self.arguments if isinstance(a, Connection))
+        names = (a.name for a in self.arguments if isinstance(a, Interface))
+        token, interface = next(tokens, None), next(names, "")
+        return about(plugin=plugin, event=self.handler, token=token, interface=interface)
+
+
+AT_WORK: ContextVar[Item | None] = ContextVar("AT_WORK", default=None)
+"""The handler that the running task is for."""
 
 
 class Failure(NamedTuple):
@@ -199,6 +213,7 @@ class Mailbox:
         clock = asyncio.get_running_loop().time
         while queue.items:
             item = queue.running = queue.items.popleft()
+            AT_WORK.set(item)
             queue.since, queue.overdue = clock(), False
             queue.run = run = Run(
                 self._watch, self._name, item.handler, item.function, item.arguments

@@ -58,7 +58,7 @@ class Mender(Plugin):
                 connection, remote, port, local_address=local, interface=interface, backup=backup
             )
         except MptcpdError as error:
-            self.log.info("connection %08x: %s", connection.token, error)
+            self.log.debug("connection %08x: %s", connection.token, error)
             self._backoff.failed(connection, _path(connection, local, remote, port))
             self.mend_soon(connection)  # there may be another way
 

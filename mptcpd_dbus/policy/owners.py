@@ -14,6 +14,7 @@ from mptcpd_dbus.core.errors import MptcpdError
 from mptcpd_dbus.core.readings import OwnerRead
 from mptcpd_dbus.core.types import ConnectionState
 from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy import snapshots
 from mptcpd_dbus.policy.cgroups import ControlGroups
 from mptcpd_dbus.policy.hosted import Hosted
@@ -173,7 +174,9 @@ class Owners:
         try:
             row = self._engine.kernel.connection(connection.token)
         except (MptcpdError, OSError) as error:
-            _log.warning("the user of connection %08x is not known: %s", connection.token, error)
+            token = connection.token
+            words = "the user of connection %08x is not known: %s"
+            _log.warning(words, token, error, extra=about(token=token))
             return
         if row is not None:
             self._engine.step(row)

@@ -32,13 +32,19 @@ class Reports:
         item = failure.item
         about = next((f" of {_name(a)}" for a in item.arguments if _name(a)), "")
         where = f"{item.handler}{about}"
+        fields = item.about(policy.name)
         wrong = isinstance(failure.error, ConfigurationError)  # the administrator's, so they see it
         if not (failure.blame or wrong or item.handler == "start"):
-            _log.info("plugin %s, %s: %s", policy.name, where, failure.text)
+            _log.debug("plugin %s, %s: %s", policy.name, where, failure.text, extra=fields)
         else:
             problem = f"{item.handler}: {failure.text}"
             trace = failure.error if failure.blame and policy.problem != problem else None
-            _log.error("plugin %s, %s: %s", policy.name, where, failure.text, exc_info=trace)
+            _log.error(
+                "plugin %s, %s: %s",
+                *(policy.name, where, failure.text),
+                exc_info=trace,
+                extra=fields,
+            )
             policy.problem = problem
         self.publish(policy)
 
@@ -47,7 +53,7 @@ class Reports:
         policy.errors += 1
         policy.problem = f"{QUEUE} events waited for one handler and were dropped"
         then = "" if key == HOST else "; it does not decide for that connection any more"
-        _log.error("plugin %s: %s%s", policy.name, policy.problem, then)
+        _log.error("plugin %s: %s%s", policy.name, policy.problem, then, extra=policy.fields)
         self.publish(policy)
 
     def blocked(self, policy: Hosted, handler: str, seconds: float) -> None:
@@ -63,7 +69,7 @@ class Reports:
         if mismatch and mismatch != policy.mismatch:
             # Who loads all that there are does not expect each to have work.
             level = logging.WARNING if self._named(policy.name) else logging.INFO
-            _log.log(level, "plugin %s: %s", policy.name, mismatch)
+            _log.log(level, "plugin %s: %s", policy.name, mismatch, extra=policy.fields)
         policy.mismatch = mismatch
         description = printable(str(kind.__doc__ or "")) if kind is not Plugin else ""
         self._engine.take(

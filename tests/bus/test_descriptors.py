@@ -217,12 +217,13 @@ class Service:
         look = Method("Look", (), (), self._look, "Looks.")
         self.tree.add(ROOT, object(), [Interface(MANAGER, "Takes.", (), (take, look))])
 
-    async def _authorise(self, _: Call, __: object, ___: Method, details: dict[str, str]) -> None:
+    async def _authorise(self, _: Call, __: object, ___: Method, details: dict[str, str]) -> bool:
         assert not details
         self.entered += 1
         await self.gate.wait()
         if self.denied:
             raise BusError(ACCESS_DENIED, "not you")
+        return True
 
     async def _take(self, _: object, __: Call, descriptor: int) -> None:
         self.inodes.append(_inode(descriptor))

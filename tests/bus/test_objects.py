@@ -86,12 +86,13 @@ class Service:
 
     async def _authorise(
         self, call: Call, target: object, method: Method, details: dict[str, str]
-    ) -> None:
+    ) -> bool:
         del call, target
         self.asked.append((method.action, details))
         await self.gate.wait()
         if self.denied is not None:
             raise self.denied
+        return False
 
     async def _create(
         self, target: Thing, call: Call, address: str, options: dict[str, Any]

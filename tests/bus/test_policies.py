@@ -103,7 +103,7 @@ class Stage(World):
         self.engine.take(ADDR_ADV)
         self.engine.attach(Publisher(self.tree, self.state, interfaces))
 
-    async def _authorise(self, _: Call, __: object, method: Method, ___: dict[str, str]) -> None:
+    async def _authorise(self, _: Call, __: object, method: Method, ___: dict[str, str]) -> bool:
         assert not self.policies.told
         self.asked.append(method.action)
         if self.leaves:
@@ -111,6 +111,7 @@ class Stage(World):
             self.engine.take(events.ConnectionClosed(TOKEN))
         if self.denied:
             raise BusError(ACCESS_DENIED, "not you")
+        return False
 
     def take(self, *what: events.Event | readings.Reading) -> None:
         """Let it happen and be told."""

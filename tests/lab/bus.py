@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tests.lab import users
+from tests.lab.journal import decode
 from tests.lab.sandbox import SCRATCH, initial_root, inside, overlay, readable_repository
 
 Kind = Literal["dbus-daemon", "dbus-broker"]
@@ -79,6 +80,8 @@ class PrivateBus:
         self.directory = SCRATCH / f"bus{next(_numbers)}"
         self._policies, self._polkit, self._actions = policies, polkit, actions
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.entries: list[dict[str, str]] = []
+        """What came to the journal."""
         self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._journal_reader = threading.Thread(target=self._read_journal, daemon=True)
 
@@ -164,13 +167,16 @@ class PrivateBus:
         JOURNAL.parent.mkdir(parents=True, exist_ok=True)
         JOURNAL.unlink(missing_ok=True)
         self._journal.bind(str(JOURNAL))
+        JOURNAL.chmod(0o666)
         self._journal_reader.start()
 
     def _read_journal(self) -> None:
         """Take the entries as they come: dbus-broker stands still when a few are not read."""
-        with (self.directory / "bus.log").open("ab", buffering=0) as log:
-            while entry := self._journal.recv(1 << 16):
-                log.write(entry)
+        with (self.directory / "bus.log").open("a", buffering=1) as log:
+            while entry := self._journal.recv(1 << 20):
+                fields = dict(decode(entry))
+                self.entries.append(fields)
+                log.write("".join(f"{name}={value}\n" for name, value in fields.items()))
 
     def _configuration(self) -> str:
         """Return the machine's system.conf without what makes it the machine's, and with ours."""
