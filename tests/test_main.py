@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mptcpd_dbus import __main__ as command
+from mptcpd_dbus import journal
 from mptcpd_dbus.config import Settings
 from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, MptcpdError, NotReady
 
@@ -66,12 +67,17 @@ def test_a_wrong_configuration_is_said_and_ends_it(
 
 
 @pytest.mark.usefixtures("no_configuration")
+@pytest.mark.parametrize("place", ["syslog", "journal"])
 def test_a_place_to_log_to_that_is_not_there_is_said_and_ends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(command, "_LOG_SOCKET", str(tmp_path / "log"))
-    monkeypatch.setattr(sys, "argv", ["mptcpd-dbus", "--log", "syslog"])
+    monkeypatch.setattr(journal, "_SOCKET", str(tmp_path / "journal"))
+    monkeypatch.setattr(sys, "argv", ["mptcpd-dbus", "--log", place])
 
     assert command.main() == command.EX_UNAVAILABLE
 
-    assert capsys.readouterr().err.startswith("mptcpd-dbus: cannot log to syslog: ")
+    assert capsys.readouterr().err.startswith("mptcpd-dbus: cannot log to " + place)

@@ -17,7 +17,7 @@ import pytest
 from dbus_next._private import address
 
 from mptcpd_dbus import __main__ as command
-from mptcpd_dbus import config, config_file, daemon, systemd
+from mptcpd_dbus import config, config_file, daemon, journal, systemd
 from mptcpd_dbus.bus.interface import Interface, Method, Property, Signal
 from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.plugin import Match, PathManager
@@ -172,7 +172,7 @@ def test_the_page_has_every_signal_that_is_heard() -> None:
 
 
 def test_the_page_has_every_variable_of_the_environment() -> None:
-    ours = "".join(map(inspect.getsource, (command, daemon, systemd)))
+    ours = "".join(map(inspect.getsource, (command, daemon, journal, systemd)))
     read = re.findall(r'environ\.get\("(\w+)"', ours)
     read += re.findall(r"'(DBUS_\w+)' in os\.environ", inspect.getsource(address))
 

@@ -41,7 +41,7 @@ class Audit:
         why: str = "",
         own: bool = False,
     ) -> None:
-        """Tell of a command: *result* is "ok" or an error's name, *own* whether it was its owner's."""
+        """Tell of a command that ended with *result*; *own* is whether it was its owner's."""
         level = logging.DEBUG if own else logging.INFO
         if not _log.isEnabledFor(level) or not (own or self._counted(call.uid)):
             return

@@ -226,12 +226,15 @@ def _arrived(log: socket.socket) -> str:
 
 
 @pytest.mark.parametrize("place", ["stderr", "syslog", "journal", "null"])
-async def test_it_logs_where_it_is_told_to(run: Run, place: str) -> None:
+async def test_it_logs_where_it_is_told_to(run: Run, bus: PrivateBus, place: str) -> None:
     for option in (["--log", place], [f"-l{place}"]):
+        bus.entries.clear()
         stderr, syslog = await run(*option)
+        journal = [entry.get("MESSAGE", "") for entry in bus.entries]
 
         assert (SERVES in stderr) == (place == "stderr")
-        assert ("mptcpd-dbus: " in syslog) == (SERVES in syslog) == (place in ("syslog", "journal"))
+        assert ("mptcpd-dbus: " in syslog) == (SERVES in syslog) == (place == "syslog")
+        assert any(SERVES in message for message in journal) == (place == "journal")
         if place != "stderr":
             assert stderr == ""
 
