@@ -30,6 +30,7 @@ SOCKET = Path("/run/dbus/system_bus_socket")
 JOURNAL = Path("/run/systemd/journal/socket")
 ADDRESS = f"unix:path={SOCKET}"
 
+_QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen")  # of a new socket; systemd sets it, too
 _POLKIT = "org.freedesktop.PolicyKit1"
 _UNWANTED: tuple[str, ...] = (
     *("fork", "pidfile", "syslog", "include", "includedir"),
@@ -82,6 +83,7 @@ class PrivateBus:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.entries: list[dict[str, str]] = []
         """What came to the journal."""
+        _QUEUE.write_text("512")
         self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._journal_reader = threading.Thread(target=self._read_journal, daemon=True)
 
