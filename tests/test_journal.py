@@ -8,14 +8,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mptcpd_dbus import journal
+from mptcpd_dbus.bus import error_names
 from mptcpd_dbus.journal import LONGEST, JournalHandler, encode
 from mptcpd_dbus.log_fields import FIELDS, about
+from tests import manual
+from tests.documents import commands
 from tests.lab.journal import decode
 from tests.lab.wait import eventually
 
@@ -250,7 +254,7 @@ def journald(people: None, tmp_path: Path) -> Iterator[None]:
 
 
 def _found(*match: str) -> list[dict[str, Any]]:
-    argv = ["journalctl", "--output=json", "--all", *match]
+    argv = ["journalctl", *match, "--output=json", "--all"]  # the last output counts
     ran = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=30)
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
@@ -272,6 +276,21 @@ async def test_the_journal_finds_a_line_by_its_fields_and_none_by_forged_ones(
     (long,) = await eventually(lambda: _found("MPTCP_TOKEN=00000def"))
     assert len(long["MESSAGE"]) == LONGEST
     assert _found("MPTCP_UID=0") == _found("PRIORITY=0", "SYSLOG_IDENTIFIER=mptcpd-dbus") == []
+
+
+@pytest.mark.usefixtures("journald")
+async def test_what_the_man_page_types_finds_what_it_says(request: pytest.FixtureRequest) -> None:
+    typed = [words for words in commands(manual.DAEMON) if "MPTCP_" in words[-1]]
+    assert len(typed) == 3
+    log = await eventually(_logger_of_who_listens)
+    request.addfinalizer(log.handlers[0].close)
+    log.info("a command", extra=about(token=0x0A1B2C3D, uid=1000, result=error_names.ACCESS_DENIED))
+    log.info("another", extra=about(token=1, uid=0, result="ok"))
+
+    for program, *arguments in typed:
+        assert program == "journalctl"
+        (entry,) = await eventually(partial(_found, *arguments))
+        assert entry["MESSAGE"] == "a command"
 
 
 def _logger_of_who_listens() -> logging.Logger:

@@ -19,7 +19,9 @@ from dbus_next._private import address
 from mptcpd_dbus import __main__ as command
 from mptcpd_dbus import config, config_file, daemon, journal, systemd
 from mptcpd_dbus.bus.interface import Interface, Method, Property, Signal
+from mptcpd_dbus.bus.names import AUDIT_LINES, AUDIT_SECONDS
 from mptcpd_dbus.config import Settings, read_settings
+from mptcpd_dbus.log_fields import FIELDS
 from mptcpd_dbus.plugin import Match, PathManager
 from mptcpd_dbus.policy.base import HANDLERS
 from mptcpd_dbus.policy.loader import load, settings_of
@@ -177,6 +179,15 @@ def test_the_page_has_every_variable_of_the_environment() -> None:
     read += re.findall(r"'(DBUS_\w+)' in os\.environ", inspect.getsource(address))
 
     assert set(entries(DAEMON, "ENVIRONMENT")) == set(read)
+
+
+def test_the_page_has_every_field_of_the_log_and_the_bound_of_what_is_audited() -> None:
+    told = ", ".join(entries(DAEMON, "LOG")).split(", ")
+
+    assert told == [*FIELDS]
+    bound = f"Of one user these are {AUDIT_LINES} in a minute at most"
+    assert bound in plain(section(DAEMON, "LOG"))
+    assert AUDIT_SECONDS == 60
 
 
 def test_the_page_has_every_file() -> None:

@@ -42,6 +42,15 @@ class Strict(Polkit):
         raise BusError(ACCESS_DENIED, action)
 
 
+class Lenient(Strict):
+    """A polkit that allows everybody everything."""
+
+    async def check(
+        self, call: Call, action: str, details: dict[str, str], *, without: bool = False
+    ) -> None:
+        """Allow."""
+
+
 async def _nothing(*_: Any) -> None:
     raise AssertionError
 
@@ -80,6 +89,19 @@ async def test_what_was_proved_is_of_one_connection_and_its_subflows(world: Worl
     assert not await _may(authority, other, _call(":1.7"))
     assert not await _may(authority, world.state, _call(":1.7"))
     assert not await _may(authority, shown, _call(":1.7"), MANAGE_ENDPOINTS)
+
+
+@pytest.mark.parametrize(("action", "own"), [(MANAGE_CONNECTIONS, True), (MANAGE_ENDPOINTS, False)])
+async def test_who_commands_as_the_owner_is_told_from_whom_polkit_allows(
+    world: World, action: str, *, own: bool
+) -> None:
+    authority = Authority(Lenient(), NoPrograms())
+    shown = world.connect()
+    authority.prove(_call(":1.7"), shown)
+    method = Method("RemoveAddress", (), (), _nothing, "Does.", action)
+
+    assert await authority.check(_call(":1.7"), shown, method, {}) is own
+    assert await authority.check(_call(":1.8"), shown, method, {}) is False
 
 
 async def test_the_next_connection_with_the_token_is_not_proved(world: World) -> None:

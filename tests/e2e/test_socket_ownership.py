@@ -132,6 +132,21 @@ async def test_a_program_steers_the_connection_whose_socket_it_shows(
     await eventually(lambda: len(play.sockets()) == 1)
 
 
+async def test_steering_ones_own_connection_is_no_news(stage: MakeStage, bus: PrivateBus) -> None:
+    """What is refused before the socket is shown is a line."""
+    play = await stage("--log", "journal")
+    alice = await _program(play)
+    talk, _, path = await _connected(alice)
+
+    assert await alice.join(path) == NEEDS_DIALOGUE
+    assert await alice.show(talk) == path
+    assert (await alice.join(path)).startswith(f"{path}/subflow/")
+    assert await play.daemon.stop() == 0
+
+    results = [entry["MPTCP_RESULT"] for entry in bus.entries if "MPTCP_RESULT" in entry]
+    assert results == [NEEDS_DIALOGUE]
+
+
 async def test_a_program_is_refused_for_every_connection_but_its_own(stage: MakeStage) -> None:
     """Another one of its user, and that of another user; its own is the control."""
     play = await stage()
