@@ -6,9 +6,7 @@ takes messages of the kernel only.  Source: netlink(7), socket(7).
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
-import logging
 import socket
-from time import monotonic
 
 from mptcpd_dbus.core.errors import DecodeError, KernelRefused, NotReady
 from mptcpd_dbus.core.events import MptcpEvent
@@ -16,15 +14,13 @@ from mptcpd_dbus.kernel.family import NETLINK_GENERIC, find_family
 from mptcpd_dbus.kernel.mptcp_pm import EVENT_GROUP, FAMILY, decode_event
 from mptcpd_dbus.kernel.netlink import U16
 from mptcpd_dbus.kernel.netlink_socket import SOL_NETLINK, NetlinkSocket, widen
-
-logger = logging.getLogger(__name__)
+from mptcpd_dbus.kernel.unread import Unread
 
 NETLINK_ADD_MEMBERSHIP = 1
 # Every event costs 832 bytes of the buffer, whatever its size: this holds some 160,000.
 RECEIVE_BUFFER = 64 << 20
 READ_SIZE = 4096  # events have 28 to 124 bytes, one per datagram
 SLICE = 256  # datagrams, 1.5 to 4 ms
-WARNING_INTERVAL = 10.0
 
 
 class EventSocket:
@@ -39,8 +35,7 @@ class EventSocket:
         if EVENT_GROUP not in family.groups:
             raise NotReady(f"the kernel's {FAMILY} has no group {EVENT_GROUP}: Linux 5.19 has it")
         self._kind = U16.pack(family.id)  # as it stands in the header
-        self._undecoded = 0
-        self._warned_at = -WARNING_INTERVAL
+        self._unread = Unread("an event")
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -87,21 +82,8 @@ class EventSocket:
             try:
                 event = decode_event(datagram)
             except DecodeError as error:
-                self._report(datagram, error)
+                self._unread.report(datagram, error)
             else:
                 if event is not None:
                     events.append(event)
         return events, lost, True
-
-    def _report(self, datagram: bytes, error: DecodeError) -> None:
-        """Log a datagram that could not be read; only one of many within some seconds."""
-        self._undecoded += 1
-        now = monotonic()
-        if now - self._warned_at >= WARNING_INTERVAL:
-            self._warned_at = now
-            logger.warning(
-                "dropped an event that cannot be read (%d so far): %s: %s",
-                self._undecoded,
-                error,
-                datagram.hex(),
-            )

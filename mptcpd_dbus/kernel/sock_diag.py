@@ -6,7 +6,6 @@ and an absence deserves a single look-up.  Source: sock_diag(7), <linux/inet_dia
 # SPDX-License-Identifier: BSD-3-Clause
 
 import errno
-import logging
 from collections.abc import Callable, Generator
 from socket import AF_INET, AF_INET6, IPPROTO_TCP
 from struct import Struct
@@ -27,6 +26,7 @@ from mptcpd_dbus.kernel.diag_rows import (
 )
 from mptcpd_dbus.kernel.netlink import NLM_F_DUMP, U32, pack_attribute
 from mptcpd_dbus.kernel.netlink_socket import NetlinkSocket, RefusedError
+from mptcpd_dbus.kernel.unread import Unread
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -48,8 +48,6 @@ CONNECTION_STATES = ALL_STATES & ~(1 << LISTEN)
 # A join that has failed or is not answered is no subflow yet; TIME_WAIT has no ULP any more.
 SUBFLOW_STATES = ALL_STATES & ~sum(1 << s for s in (SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE, LISTEN))
 
-_log = logging.getLogger(__name__)
-
 _Row = TypeVar("_Row", ConnectionRead, SubflowRead, ListenerRead)
 
 
@@ -58,6 +56,7 @@ class SockDiag:
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket(NETLINK_SOCK_DIAG)
+        self._unread = Unread("a socket")
 
     def close(self) -> None:
         """Close the socket."""
@@ -90,17 +89,17 @@ class SockDiag:
     def connections(self) -> Generator[list[ConnectionRead], None, None]:
         """Dump all connections, closing ones too, a list per datagram."""
         for family in (AF_INET, AF_INET6):
-            yield from _dump(_mptcp_request(family, CONNECTION_STATES), decode_connection)
+            yield from self._dump(_mptcp_request(family, CONNECTION_STATES), decode_connection)
 
     def subflows(self) -> Generator[list[SubflowRead], None, None]:
         """Dump all subflows that were established, a list per datagram."""
         for family in (AF_INET, AF_INET6):
-            yield from _dump(_tcp_dump_request(family, SUBFLOW_STATES), decode_subflow)
+            yield from self._dump(_tcp_dump_request(family, SUBFLOW_STATES), decode_subflow)
 
     def listeners(self) -> Generator[list[ListenerRead], None, None]:
         """Dump all listening MPTCP sockets, a list per datagram."""
         for family in (AF_INET, AF_INET6):
-            yield from _dump(_tcp_dump_request(family, 1 << LISTEN), decode_listener)
+            yield from self._dump(_tcp_dump_request(family, 1 << LISTEN), decode_listener)
 
     def pending(
         self, token: int, local_address: str, remote_address: str, remote_port: int
@@ -109,7 +108,9 @@ class SockDiag:
         return [
             row
             for family in (AF_INET, AF_INET6)
-            for rows in _dump(_tcp_dump_request(family, 1 << SYN_SENT, remote_port), decode_subflow)
+            for rows in self._dump(
+                _tcp_dump_request(family, 1 << SYN_SENT, remote_port), decode_subflow
+            )
             for row in rows
             if row.token == token
             and row.four_tuple.local_address == local_address
@@ -139,32 +140,31 @@ class SockDiag:
             raise KernelRefused("SOCK_DIAG", refused.reply.errno, refused.reply.text) from None
         return None
 
+    def _dump(
+        self, request: bytes, decode: Callable[[bytes], _Row | None]
+    ) -> Generator[list[_Row], None, None]:
+        sock = NetlinkSocket(NETLINK_SOCK_DIAG)
+        try:
+            for rows in sock.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):
+                decoded = (self._decoded(decode, data) for data in rows)
+                yield [row for row in decoded if row is not None]
+        except RefusedError as refused:
+            if refused.reply.errno == errno.ENOENT:
+                raise NotReady(
+                    "the kernel cannot list MPTCP or TCP sockets: it needs the modules mptcp_diag"
+                    " and tcp_diag (CONFIG_INET_MPTCP_DIAG)"
+                ) from None
+            raise KernelRefused("SOCK_DIAG", refused.reply.errno, refused.reply.text) from None
+        finally:
+            sock.close()
 
-def _dump(
-    request: bytes, decode: Callable[[bytes], _Row | None]
-) -> Generator[list[_Row], None, None]:
-    sock = NetlinkSocket(NETLINK_SOCK_DIAG)
-    try:
-        for rows in sock.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):
-            yield [row for row in (_decoded(decode, data) for data in rows) if row is not None]
-    except RefusedError as refused:
-        if refused.reply.errno == errno.ENOENT:
-            raise NotReady(
-                "the kernel cannot list MPTCP or TCP sockets: it needs the modules mptcp_diag and "
-                "tcp_diag (CONFIG_INET_MPTCP_DIAG)"
-            ) from None
-        raise KernelRefused("SOCK_DIAG", refused.reply.errno, refused.reply.text) from None
-    finally:
-        sock.close()
-
-
-def _decoded(decode: Callable[[bytes], _Row | None], data: bytes) -> _Row | None:
-    """Decode a row of a dump; one that cannot be read costs itself only."""
-    try:
-        return decode(data)
-    except DecodeError as error:
-        _log.warning("a socket was left out: %s: %s", error, data.hex())
-        return None
+    def _decoded(self, decode: Callable[[bytes], _Row | None], data: bytes) -> _Row | None:
+        """Decode a row of a dump; one that cannot be read costs itself only."""
+        try:
+            return decode(data)
+        except DecodeError as error:
+            self._unread.report(data, error)
+            return None
 
 
 def _mptcp_request(family: int, states: int, token: int = 0) -> bytes:

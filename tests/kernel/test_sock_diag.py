@@ -271,5 +271,6 @@ def test_a_row_of_a_dump_that_cannot_be_read_costs_itself_only(
 
     monkeypatch.setattr(sock_diag, "decode_connection", all_but_one)
 
-    assert [row.token for rows in diag.connections() for row in rows] == [server.token]
-    assert caplog.text.count("a socket was left out: nonsense") == 1
+    for _ in range(2):  # each sweep finds it again, and that is no news
+        assert [row.token for rows in diag.connections() for row in rows] == [server.token]
+    assert caplog.text.count("dropped a socket that cannot be read") == 1
