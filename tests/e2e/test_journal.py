@@ -21,6 +21,8 @@ from tests.lab.hosts import SERVER
 from tests.lab.plugin_files import PluginFiles, shipped_plugins, write_configuration
 from tests.lab.sandbox import REPOSITORY
 from tests.lab.wait import eventually
+from tests.system.product import SYSTEMS, UNIT
+from tests.system.service import Service
 
 ERROR = f"{BUS}.Error."
 JOURNAL = ("--log", "journal")
@@ -274,3 +276,27 @@ async def test_stderr_is_enough_where_the_journal_cannot_be_reached(
 
     assert "INFO: mptcpd-dbus" in it.log.read_text()
     assert _lines(bus) == []
+
+
+@pytest.mark.booted
+@pytest.mark.parametrize("booted", SYSTEMS, indirect=True, ids=lambda system: str(system[0]))
+async def test_the_installed_service_is_found_by_its_unit_and_its_fields(stage: MakeStage) -> None:
+    """What ends it at once, too, by the journal's own means."""
+    play = await stage()
+    it = play.daemon
+    assert isinstance(it, Service)
+    pair, path = await play.connection(await play.listener())
+    await play.create_subflow(path, LocalAddress="10.0.2.1")
+
+    def told(*match: str) -> list[str]:
+        return it.machine.journal("-u", UNIT, "--output=cat", *match).splitlines()
+
+    lines = await eventually(lambda: told(f"MPTCP_TOKEN={pair.token:08x}", "MPTCP_UID=0"))
+    assert len(lines) == 1
+    assert lines[0].endswith(
+        f"CreateSubflow('', 0, {{'LocalAddress': '10.0.2.1'}}) on {path} ({pair.token:08x}): ok"
+    )
+    assert await it.stop() == 0
+    with pytest.raises(RuntimeError):
+        await it.start("--plugin-dir=/nowhere")
+    await eventually(lambda: any("/nowhere" in line for line in told("PRIORITY=3")))
