@@ -178,12 +178,8 @@ class Engine:
                     self._read(connection)
                 except (MptcpdError, OSError) as error:
                     token = connection.token  # the sweep says it to all if the kernel is in need
-                    _log.debug(
-                        "connection %08x is not complete: %s",
-                        token,
-                        error,
-                        extra=about(token=token),
-                    )
+                    words = "connection %08x is not complete: %s"
+                    _log.debug(words, token, error, extra=about(token=token))
                     self._fresh.append(connection)  # tried again with the next batch
 
     def _read(self, connection: Connection) -> None:

@@ -39,12 +39,8 @@ class Reports:
         else:
             problem = f"{item.handler}: {failure.text}"
             trace = failure.error if failure.blame and policy.problem != problem else None
-            _log.error(
-                "plugin %s, %s: %s",
-                *(policy.name, where, failure.text),
-                exc_info=trace,
-                extra=fields,
-            )
+            words = f"plugin {policy.name}, {where}: {failure.text}"
+            _log.error("%s", words, exc_info=trace, extra=fields)
             policy.problem = problem
         self.publish(policy)
 
