@@ -106,13 +106,15 @@ def daemon(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that are marked so with the daemon of the sources, and with installed services."""
-    if metafunc.definition.get_closest_marker("also_booted"):
+    """Run tests that are marked so with installed services, also or only."""
+    also = metafunc.definition.get_closest_marker("also_booted")
+    if also or metafunc.definition.get_closest_marker("only_booted"):
         systems = [
             pytest.param(system, id=f"{system[0]}-{system[1]}", marks=pytest.mark.booted)
             for system in SYSTEMS
         ]
-        metafunc.parametrize("booted", [pytest.param(None, id="sources"), *systems], indirect=True)
+        sources = [pytest.param(None, id="sources")] if also else []
+        metafunc.parametrize("booted", [*sources, *systems], indirect=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -51,7 +51,7 @@ async def test_what_needs_a_listener_is_refused_with_what_to_do_instead(
 @both
 async def test_a_plugin_that_announces_tells_the_reason(stage: MakeStage, listens: bool) -> None:
     """Where the application listens on one address; it would be heard on all."""
-    sspi = ("--plugin-dir", str(shipped_plugins()), "--load-plugins", "sspi")
+    sspi = ("--plugin-dir", str(shipped_plugins()), "--load-plugins", "sspi", "--debug")
     it = await stage(*sspi, host="server", listens=listens)
     everywhere = await it.listener(EVERYWHERE, PORT + 1)
     _, path = await it.connection(everywhere, port=PORT + 1)

@@ -88,3 +88,16 @@ def install(which: Release, bus: Kind) -> Installed:
     with furnished(which, bus) as machine:
         said = {line: typed(machine, line) for line in lines[first : last + 1]}
     return Installed(which, bus, (machine.layer, release.pristine(which)), said)
+
+
+def newer_package(machine: Machine, version: str) -> str:
+    """Make a package of what is installed there under another version; give its path there."""
+    script = """\
+set -e
+cd "$(mktemp -d)"
+dpkg-deb --raw-extract /%s/build/deb/*.deb package
+sed -i "s/^Version: .*/Version: $1/" package/DEBIAN/control
+dpkg-deb --root-owner-group --build package .
+echo "$PWD"/*.deb
+"""
+    return machine.run("sh", "-c", script % _SOURCES, "sh", version).split()[-1]

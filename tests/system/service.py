@@ -1,7 +1,7 @@
 """The installed service as a daemon of the lab: under its unit, on a machine that is a host there.
 
-The machine's system bus is the one that every client of the sandbox finds.  What a test wants to be
-otherwise stands in a drop-in: arguments, and that a test alone starts the service again.
+The machine's system bus is the one that every client of the sandbox finds.  The unit is as it was
+installed; only arguments of a test stand in a drop-in.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -40,6 +40,7 @@ class Service(Daemon):
             binds={SOCKET.parent: str(SOCKET.parent), SCRATCH: f"{SCRATCH}:norbind"},
         )
         self._follower: subprocess.Popen[bytes] | None = None
+        self._lines: list[str] = []
 
     async def start(
         self,
@@ -54,15 +55,13 @@ class Service(Daemon):
         assert installed is None, "it is installed"
         if self._follower is None:
             await asyncio.to_thread(self._boot)
-        lines = [
-            *("[Service]", "Restart=no", "ExecStart="),
-            " ".join(["ExecStart=/usr/bin/mptcpd-dbus", *arguments]),
-            *(f'Environment="{name}={value}"' for name, value in (environment or {}).items()),
-        ]
-        self.machine.write(_DROP_IN, "\n".join(lines) + "\n")
+        lines = [f'Environment="{name}={value}"' for name, value in (environment or {}).items()]
+        if arguments:
+            lines += ["ExecStart=", " ".join(["ExecStart=/usr/bin/mptcpd-dbus", *arguments])]
+        self._drop_in(lines)
         if not listens:
             await asyncio.to_thread(self.machine.run, *_NO_LISTENERS)
-        await self._systemctl("daemon-reload")
+            self.machine.run("systemctl", "daemon-reload")
         await self._systemctl("start", UNIT)
 
     async def stop(self) -> int:
@@ -84,9 +83,14 @@ class Service(Daemon):
         return int(self._shown("ExecMainStatus"))
 
     def kill(self) -> None:
+        """End it as a crash would, and have nobody start it again."""
+        self._drop_in([*self._lines, "Restart=no"])
+        self.crash()
+        self.machine.wait(lambda: self._shown("ActiveState") == "failed", "the end of the service")
+
+    def crash(self) -> None:
         """End it as a crash would."""
         self._signal("KILL")
-        self.machine.wait(lambda: self._shown("ActiveState") == "failed", "the end of the service")
 
     def abort(self) -> None:
         """End it as its watchdog would."""
@@ -105,9 +109,18 @@ class Service(Daemon):
         self._signal("CONT")
 
     @property
+    def main_pid(self) -> str:
+        """Its process, as it is called on its machine; "0" for none."""
+        return self._shown("MainPID")
+
+    def is_active(self) -> bool:
+        """Whether systemd calls it up."""
+        return self._shown("ActiveState") == "active"
+
+    @property
     def pid(self) -> int:
         """Its process, as it is called out here."""
-        return self.machine.process(int(self._shown("MainPID")))
+        return self.machine.process(int(self.main_pid))
 
     def end(self) -> None:
         """Switch the machine off, if it was ever on."""
@@ -127,6 +140,12 @@ class Service(Daemon):
         follow = ["journalctl", "--follow", "--output=cat", f"--unit={UNIT}"]
         with self.log.open("ab") as log:
             self._follower = subprocess.Popen(self.machine.command(*follow), stdout=log)
+
+    def _drop_in(self, lines: list[str]) -> None:
+        """Have the unit be otherwise, in these lines alone."""
+        self._lines = lines
+        self.machine.write(_DROP_IN, "\n".join(["[Service]", *lines, ""]))
+        self.machine.run("systemctl", "daemon-reload")
 
     def _signal(self, name: str) -> None:
         self.machine.run("systemctl", "kill", f"--signal={name}", UNIT)
