@@ -14,7 +14,7 @@ PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iprout
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages format lint test bench demo contract captures
+.PHONY: help setup packages format lint test test-system bench demo contract captures
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,9 @@ lint: setup ## ruff and mypy --strict
 
 test: setup lint build ## everything, in namespaces of its own (ARGS='-k name' to choose)
 	$(SANDBOX) $(VENV)/bin/python -m pytest $(ARGS)
+
+test-system: setup build ## of these, what runs on booted Debian systems
+	$(SANDBOX) $(VENV)/bin/python -m pytest -m booted $(ARGS)
 
 bench: setup ## what 10,000 live connections cost, and how fast a policy acts
 	$(SANDBOX) $(VENV)/bin/python -m tests.bench.scale

@@ -14,7 +14,7 @@ from mptcpd_dbus.core import commands, events, readings
 from mptcpd_dbus.core.address_ids import AddressIds
 from mptcpd_dbus.core.addresses import read_address
 from mptcpd_dbus.core.connections import Address, Connection, Subflow
-from mptcpd_dbus.core.endpoints import NETWORKMANAGER, Endpoint
+from mptcpd_dbus.core.endpoints import NETWORKMANAGER, OTHER, Endpoint
 from mptcpd_dbus.core.errors import (
     InvalidArgument,
     KernelRefused,
@@ -335,15 +335,21 @@ class PathManager:
             )
         )
 
-    async def flush_endpoints(self, *, force: bool = False) -> None:
-        """Delete all endpoints, NetworkManager's only by *force*; the limits stay."""
+    async def flush_endpoints(self, *, own: bool = False, force: bool = False) -> None:
+        """Delete all endpoints, NetworkManager's only by *force*; or our *own* alone.
+
+        The limits stay.
+        """
+        if own and force:
+            raise InvalidArgument("our own endpoints need no force: give one of the two")
         self._apply(self._kernel.endpoints())
         present = self._state.endpoints
-        others = [e for e in present.values() if e.origin != NETWORKMANAGER]
-        if force or len(others) == len(present):
+        spared = {OTHER, NETWORKMANAGER} if own else set() if force else {NETWORKMANAGER}
+        chosen = [e for e in present.values() if e.origin not in spared]
+        if len(chosen) == len(present):
             await self._commander.execute(commands.FlushAddrs())
             return
-        for endpoint in others:
+        for endpoint in chosen:
             if present.get(endpoint.id) is endpoint:
                 await self._commander.execute(commands.DelAddr(endpoint.id))
 

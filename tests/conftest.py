@@ -56,6 +56,8 @@ def bus_policies() -> list[Path]:
 def booted(request: pytest.FixtureRequest) -> Installed | None:
     """Give the system where the daemon is an installed service; None for that of the sources."""
     which = getattr(request, "param", None)
+    if which and not initial_root():
+        pytest.skip("only root can boot a system")
     return install(*which) if which else None
 
 
@@ -123,10 +125,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for the lab."""
+    """Mark the tests that ask for the lab, and those that boot a system."""
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker(REAL_KERNEL)
+        if "installed" in getattr(item, "fixturenames", ()):
+            item.add_marker("booted")
 
 
 @pytest.hookimpl(wrapper=True)

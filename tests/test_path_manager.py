@@ -370,3 +370,17 @@ async def test_a_flush_leaves_networkmanager_its_own_unless_forced(
     await world.pm.flush_endpoints(force=force)
 
     assert list(world.state.endpoints.values()) == ([] if force else [theirs])
+
+
+async def test_a_flush_of_our_own_leaves_everybody_elses(world: World) -> None:
+    theirs, ours = await _with_networkmanager(world)
+    await world.kernel.execute(commands.AddAddr(AddressEntry("10.0.7.1")))  # as ip(8) does
+
+    with pytest.raises(errors.InvalidArgument, match="give one"):
+        await world.pm.flush_endpoints(own=True, force=True)
+    await world.pm.flush_endpoints(own=True)
+
+    left = list(world.state.endpoints.values())
+    assert theirs in left
+    assert ours not in left
+    assert len(left) == 2

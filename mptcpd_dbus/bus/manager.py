@@ -18,7 +18,7 @@ from mptcpd_dbus.bus.names import (
     SET_PATH_MANAGER,
 )
 from mptcpd_dbus.bus.options import (
-    ForceOptions,
+    FlushOptions,
     NoOptions,
     Options,
     read_flags,
@@ -135,7 +135,8 @@ class _Methods:
         return (path_of(await self._pm.add_endpoint(entry)),)
 
     async def flush_endpoints(self, _: State, __: Call, given: dict[str, Any]) -> None:
-        await self._pm.flush_endpoints(force=read_options(ForceOptions, given).Force)
+        options = read_options(FlushOptions, given)
+        await self._pm.flush_endpoints(own=options.Own, force=options.Force)
 
     async def set_limits(self, _: State, __: Call, given: dict[str, Any]) -> None:
         options = read_options(LimitOptions, given)
@@ -309,7 +310,7 @@ def manager_interface(
                 (),
                 methods.flush_endpoints,
                 "Delete all endpoints but NetworkManager's; limits stay. Options: Force b (those,"
-                " too).",
+                " too), Own b (those alone that were added here, by a plugin or by AddEndpoint).",
                 MANAGE_ENDPOINTS,
             ),
             Method(

@@ -28,6 +28,12 @@ class ForceOptions(Options):
     Force: bool = False
 
 
+class FlushOptions(ForceOptions):
+    """The options of FlushEndpoints."""
+
+    Own: bool = False
+
+
 def read_options(model: type[OptionsT], given: dict[str, Any]) -> OptionsT:
     """Check *given* against *model*; raise InvalidArgument naming the first wrong option."""
     try:

@@ -185,7 +185,7 @@ COMMANDS = (
         "endpoint flush",
         "Delete all endpoints but NetworkManager's",
         "endpoints:flush",
-        keywords=(_FORCE,),
+        keywords=(Keyword("own", "only those that were added by the daemon"), _FORCE),
     ),
     Command("limits show", "Show the limits of the in-kernel path manager", "manager:show_limits"),
     Command(

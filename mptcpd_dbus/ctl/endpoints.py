@@ -84,8 +84,9 @@ def changed(flags: Sequence[str], given: dict[str, Any]) -> list[str]:
 
 
 async def flush(daemon: Daemon, given: dict[str, Any], out: Output) -> None:
-    """Delete all."""
-    await daemon.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", _forced(given))
+    """Delete all, or the daemon's own."""
+    options = things.options(given, {"own": ("Own", "b")}) | _forced(given)
+    await daemon.command(ROOT, MANAGER, "FlushEndpoints", "a{sv}", options)
     out.show(DONE)
 
 

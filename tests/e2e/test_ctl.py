@@ -67,6 +67,7 @@ async def test_the_json_of_every_command_is_what_the_schema_promises(stage: Make
         endpoint change id 4 backup
         status
         endpoint delete 10.0.2.1
+        endpoint flush own
         endpoint flush force
         limits show
         limits set subflows 4

@@ -37,6 +37,7 @@ def boot(request: pytest.FixtureRequest, installed: Installed) -> Iterator[MakeM
 
         def make(**options: Any) -> Machine:
             machine = Machine(installed.layers, **{"bus": installed.bus} | options)
+            stack.callback(machine.remove)
             machine.boot()
             stack.callback(machine.power_off)
             show_on_failure(request, f"journal of {machine.name}", machine.journal)

@@ -9,6 +9,7 @@ installed in it.  See systemd-nspawn(1), nsenter(1).
 import itertools
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -113,6 +114,13 @@ class Machine:
         finally:
             container.kill()
             container.wait()
+        for directory, _, _ in os.walk(self._group, topdown=False):
+            Path(directory).rmdir()
+
+    def remove(self) -> None:
+        """Delete all that it has written; it is off for good."""
+        _run("umount", str(self.root))
+        shutil.rmtree(self._place)
 
     def run(self, *argv: str, user: str | None = None, status: int | None = 0) -> str:
         """Return what a command prints that runs there; it must end with that status, if any."""

@@ -47,10 +47,10 @@ class Installed:
     """What each command line of the README printed."""
 
 
-def furnished(which: Release, bus: Kind) -> Machine:
+def furnished(which: Release, bus: Kind, namespace: str | None = None) -> Machine:
     """Give a machine, off yet, with people, and with the sources in the home of one who may all."""
     wheels = {release.wheels(which): release.WHEELS}
-    machine = Machine([release.pristine(which)], bus=bus, binds=wheels)
+    machine = Machine([release.pristine(which)], bus=bus, namespace=namespace, binds=wheels)
     root = machine.root
     people = {name: uid for name, uid in users.PEOPLE.items() if name != users.DAEMON}
     for name, uid in {**people, ADMIN: 64014}.items():
@@ -88,6 +88,12 @@ def install(which: Release, bus: Kind) -> Installed:
     with furnished(which, bus) as machine:
         said = {line: typed(machine, line) for line in lines[first : last + 1]}
     return Installed(which, bus, (machine.layer, release.pristine(which)), said)
+
+
+def package(installed: Installed) -> Path:
+    """Give the package that was made there."""
+    (file,) = (installed.layers[0] / _SOURCES / "build/deb").glob("*.deb")
+    return file
 
 
 def newer_package(machine: Machine, version: str) -> str:

@@ -123,11 +123,12 @@ class Service(Daemon):
         return self.machine.process(int(self.main_pid))
 
     def end(self) -> None:
-        """Switch the machine off, if it was ever on."""
+        """Switch the machine off, if it was ever on, and delete it."""
         if self._follower is not None:
             self._follower.kill()
             self._follower.wait()
             self.machine.power_off()
+        self.machine.remove()
 
     def _boot(self) -> None:
         """Boot without what a test starts itself, and without what would use the lab's links."""
