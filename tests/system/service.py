@@ -40,7 +40,8 @@ class Service(Daemon):
             binds={SOCKET.parent: str(SOCKET.parent), SCRATCH: f"{SCRATCH}:norbind"},
         )
         self._follower: subprocess.Popen[bytes] | None = None
-        self._lines: list[str] = []
+        self.unit: list[str] = []
+        """Lines by which a test wants the unit to be otherwise."""
 
     async def start(
         self,
@@ -55,7 +56,8 @@ class Service(Daemon):
         assert installed is None, "it is installed"
         if self._follower is None:
             await asyncio.to_thread(self._boot)
-        lines = [f'Environment="{name}={value}"' for name, value in (environment or {}).items()]
+        lines = [*self.unit]
+        lines += [f'Environment="{name}={value}"' for name, value in (environment or {}).items()]
         if arguments:
             lines += ["ExecStart=", " ".join(["ExecStart=/usr/bin/mptcpd-dbus", *arguments])]
         self._drop_in(lines)
@@ -84,7 +86,7 @@ class Service(Daemon):
 
     def kill(self) -> None:
         """End it as a crash would, and have nobody start it again."""
-        self._drop_in([*self._lines, "Restart=no"])
+        self._drop_in(["Restart=no"])
         self.crash()
         self.machine.wait(lambda: self._shown("ActiveState") == "failed", "the end of the service")
 
@@ -144,7 +146,6 @@ class Service(Daemon):
 
     def _drop_in(self, lines: list[str]) -> None:
         """Have the unit be otherwise, in these lines alone."""
-        self._lines = lines
         self.machine.write(_DROP_IN, "\n".join(["[Service]", *lines, ""]))
         self.machine.run("systemctl", "daemon-reload")
 

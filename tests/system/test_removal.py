@@ -18,8 +18,9 @@ FOREIGN = "10.99.0.1 id 77 signal "
 # What dpkg, apt, systemd and the journal keep of everything, and what the kernel shows.
 _FIND = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /home -o -path /tmp \
-    -o -path /var/tmp -o -path /var/log -o -path /var/cache -o -path /var/backups -o -path /var/lib/dpkg \
-    -o -path /var/lib/apt -o -path /var/lib/systemd/timers -o -path /run/log \) -prune -o -print
+    -o -path /var/tmp -o -path /var/log -o -path /var/cache -o -path /var/backups \
+    -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd/timers \
+    -o -path /run/log \) -prune -o -print
 find /run -xdev \( -path /run/systemd -o -path /run/log -o -path /run/user \
     -o -path /run/agetty.reload \) -prune -o -print
 """
