@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.lab.memory import highest_memory, memory_now
 from tests.lab.sandbox import readable_repository
 from tests.lab.users import as_user
 from tests.lab.wait import eventually
+from tests.system.product import SYSTEMS, Installed
 
 GROWTH = 40 << 20  # of the daemon's resident memory at its highest
 PATIENCE = 1.0  # seconds that an honest caller waits at most
@@ -44,10 +46,45 @@ CHURN = 3000
 ERROR = f"{BUS}.Error."
 
 
-@pytest.fixture(params=installed_kinds())
-def bus(request: pytest.FixtureRequest, people: None, tmp_path: Path) -> Iterator[PrivateBus]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on both buses, and on booted systems unless it needs agents of polkit there."""
+    places = [pytest.param(None, kind, id=kind) for kind in installed_kinds()]
+    if metafunc.function is not test_parked_dialogues_do_not_stop_the_commands_of_others:
+        places += [
+            pytest.param(system, system[1], id=f"{system[0]}-{system[1]}", marks=pytest.mark.booted)
+            for system in SYSTEMS
+        ]
+    metafunc.parametrize(("booted", "bus"), places, indirect=True)
+
+
+@pytest.fixture
+def booted(booted: Installed | None, tmp_path: Path) -> Installed | None:
+    """Give the system, if it is one, with a policy for a bare service, too."""
+    if booted is None:
+        return None
+    layer = tmp_path / "layer"
+    directory = layer / "etc/dbus-1/system.d"
+    directory.mkdir(parents=True)
+    (directory / "bare.conf").write_text(BARE_POLICY)
+    return replace(booted, layers=(layer, *booted.layers))
+
+
+@dataclass(frozen=True)
+class SystemBus:
+    """The bus of a booted system."""
+
+    kind: Kind
+
+
+@pytest.fixture
+def bus(
+    request: pytest.FixtureRequest, people: None, tmp_path: Path, booted: Installed | None
+) -> Iterator[PrivateBus | SystemBus]:
     """Give each kind of bus with our policy and actions, and polkitd."""
     del people  # they must only be there
+    if booted is not None:
+        yield SystemBus(booted.bus)
+        return
     repository = readable_repository()
     bare = tmp_path / "bare.conf"
     bare.write_text(BARE_POLICY)
@@ -124,7 +161,7 @@ class Siege:
 
 
 @asynccontextmanager
-async def _siege(play: Stage, bus: PrivateBus) -> AsyncIterator[Siege]:
+async def _siege(play: Stage, bus: PrivateBus | SystemBus) -> AsyncIterator[Siege]:
     """Watch the daemon and a neighbour while the body attacks, and judge in the end."""
     await play.viewer.managed_objects()  # what is made at the first call is no growth
     pid = play.daemon.pid
@@ -177,7 +214,7 @@ async def _besieged(stage: MakeStage, connections: int = 1) -> Stage:
 
 
 async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
-    stage: MakeStage, bus: PrivateBus
+    stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
     """While thousands of connections come and go."""
     play = await _besieged(stage)
@@ -200,7 +237,9 @@ async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
         assert seen["connections_seen"] == CHURN + 1
 
 
-async def test_a_giant_message_is_refused_by_its_header(stage: MakeStage, bus: PrivateBus) -> None:
+async def test_a_giant_message_is_refused_by_its_header(
+    stage: MakeStage, bus: PrivateBus | SystemBus
+) -> None:
     """It is not even decoded; the same message of a few bytes is."""
     play = await _besieged(stage)
 
@@ -238,7 +277,7 @@ async def _wait_for_a_bare_service(role: str, names: int) -> float:
 @pytest.mark.parametrize("names", [1, 4])
 @pytest.mark.parametrize("role", ["calls", "objects"])
 async def test_a_flood_of_calls_drowns_nobody(
-    stage: MakeStage, bus: PrivateBus, role: str, names: int
+    stage: MakeStage, bus: PrivateBus | SystemBus, role: str, names: int
 ) -> None:
     """Cheap ones without an answer, and the dearest one, with hundreds of live connections.
 
@@ -267,7 +306,7 @@ async def test_a_flood_of_calls_drowns_nobody(
 
 
 async def test_who_asks_for_everything_and_reads_nothing_silences_nobody(
-    stage: MakeStage, bus: PrivateBus
+    stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
     """dbus-daemon would read no more of us once 127 MiB of answers wait; they are not given."""
     play = await _besieged(stage, CONNECTIONS)
@@ -281,7 +320,9 @@ async def test_who_asks_for_everything_and_reads_nothing_silences_nobody(
     assert "the bus went" not in play.daemon.log.read_text()
 
 
-async def test_unknown_header_fields_are_ignored(stage: MakeStage, bus: PrivateBus) -> None:
+async def test_unknown_header_fields_are_ignored(
+    stage: MakeStage, bus: PrivateBus | SystemBus
+) -> None:
     """dbus-broker hands them on; a plain dbus-next client is lost by one, as the control shows."""
     play = await _besieged(stage)
 
@@ -302,7 +343,7 @@ async def test_unknown_header_fields_are_ignored(stage: MakeStage, bus: PrivateB
 
 
 async def test_parked_dialogues_do_not_stop_the_commands_of_others(
-    stage: MakeStage, bus: PrivateBus
+    stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
     """The bounds let four wait; root and carol go on, and the attacker's end ends the dialogues."""
     play = await _besieged(stage)
@@ -329,7 +370,7 @@ async def test_parked_dialogues_do_not_stop_the_commands_of_others(
 
 
 async def test_distinct_types_of_options_are_not_remembered(
-    stage: MakeStage, bus: PrivateBus
+    stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
     """dbus-next keeps each type for ever, as the control shows."""
     play = await _besieged(stage)
@@ -358,7 +399,9 @@ def _leak_of_dbus_next() -> float:
         SignatureTree._cache.clear()  # noqa: SLF001  likewise
 
 
-async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: PrivateBus) -> None:
+async def test_descriptors_sent_along_stay_nowhere(
+    stage: MakeStage, bus: PrivateBus | SystemBus
+) -> None:
     """Those of a call that wants none; the siege counts the daemon's in the end."""
     play = await _besieged(stage)
 
@@ -370,7 +413,7 @@ async def test_descriptors_sent_along_stay_nowhere(stage: MakeStage, bus: Privat
 
 
 async def test_ten_thousand_passed_sockets_leave_none_behind(
-    stage: MakeStage, bus: PrivateBus
+    stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
     """Good ones, plain TCP, pipes, several or none, with wrong arguments, by a hasty caller.
 
