@@ -1,7 +1,6 @@
 """Machines with the package; a test ends with a look at what no journal of theirs may have."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,14 +11,9 @@ from tests.conftest import show_on_failure
 from tests.lab.sandbox import initial_root
 from tests.system.machine import Machine
 from tests.system.product import SYSTEMS, Installed, install
+from tests.system.refusals import refusals
 
 MakeMachine = Callable[..., Machine]
-
-_REFUSALS = re.compile(
-    r"\b(avc|apparmor|seccomp|sigsys|denied|not permitted|rejected|forbidden)\b"
-    r"|traceback|needs cap_"
-)
-_NOT_OURS = re.compile(r"Failed to set fd limit")
 
 
 @pytest.fixture(scope="session", params=SYSTEMS, ids=lambda system: f"{system[0]}-{system[1]}")
@@ -45,12 +39,6 @@ def boot(request: pytest.FixtureRequest, installed: Installed) -> Iterator[MakeM
             return machine
 
         yield make
-
-
-def refusals(journal: str) -> list[str]:
-    """Give the lines that tell of something that was not allowed, or of an exception."""
-    lines = journal.splitlines()
-    return [line for line in lines if _REFUSALS.search(line.lower()) and not _NOT_OURS.search(line)]
 
 
 def _find_no_refusals(machine: Machine) -> None:

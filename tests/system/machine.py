@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -107,13 +108,13 @@ class Machine:
         """Shut down in order; what was written stays."""
         assert self._container is not None
         self._last_journal = self.journal()
-        container, self._container = self._container, None
-        container.send_signal(signal.SIGTERM)
+        self._leader = 0
+        self._container.send_signal(signal.SIGTERM)
         try:
-            container.wait(30)
+            self._container.wait(30)
         finally:
-            container.kill()
-            container.wait()
+            self._container.kill()
+            self._container.wait()
         for directory, _, _ in os.walk(self._group, topdown=False):
             Path(directory).rmdir()
 
@@ -166,8 +167,8 @@ class Machine:
         return (self._place / "console.log").read_text(errors="replace")
 
     def journal(self, *arguments: str) -> str:
-        """Give what is in its journal, all of it once it is off."""
-        if self._container is None:
+        """Give what is in its journal, all of it once it is off; nothing before it is on."""
+        if not self._leader:
             return self._last_journal
         return self.run("journalctl", "--boot", "--no-pager", "--quiet", *arguments)
 
@@ -202,10 +203,11 @@ class Machine:
     def _find_leader(self) -> int:
         """Give the process that is 1 in there: a child of the container's, or a grandchild."""
         assert self._container is not None
-        for child in _children(self._container.pid):
-            for process in (child, *_children(child)):
-                if _inmost(process) == 1:
-                    return process
+        with suppress(FileNotFoundError, ProcessLookupError):  # some of them come and go
+            for child in _children(self._container.pid):
+                for process in (child, *_children(child)):
+                    if _inmost(process) == 1:
+                        return process
         return 0
 
     def _is_up(self) -> bool:

@@ -17,6 +17,7 @@ from tests.lab.sandbox import SCRATCH
 from tests.lab.wait import eventually
 from tests.system.machine import Machine
 from tests.system.product import UNIT, Installed
+from tests.system.refusals import refusals
 
 _DROP_IN = f"run/systemd/system/{UNIT}.d/lab.conf"
 _WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"
@@ -125,12 +126,15 @@ class Service(Daemon):
         return self.machine.process(int(self.main_pid))
 
     def end(self) -> None:
-        """Switch the machine off, if it was ever on, and delete it."""
+        """Switch the machine off, if it was ever on, and delete it; find that all was allowed."""
+        journal = ""
         if self._follower is not None:
             self._follower.kill()
             self._follower.wait()
+            journal = self.machine.journal(f"--unit={UNIT}")
             self.machine.power_off()
         self.machine.remove()
+        assert refusals(journal) == []
 
     def _boot(self) -> None:
         """Boot without what a test starts itself, and without what would use the lab's links."""

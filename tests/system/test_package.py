@@ -7,9 +7,10 @@ import mptcpd_dbus
 from tests import figures
 from tests.lab.client import NAME, ROOT
 from tests.lab.users import DAEMON
-from tests.system.conftest import MakeMachine, refusals
+from tests.system.conftest import MakeMachine
 from tests.system.machine import Machine
 from tests.system.product import UNIT, Installed
+from tests.system.refusals import refusals
 
 EXPOSURE = 1.6
 PING = ("busctl", "call", NAME, ROOT, "org.freedesktop.DBus.Peer", "Ping")

@@ -44,6 +44,9 @@ def test_a_purge_leaves_nothing(machine: Machine, installed: Installed) -> None:
         machine.run("apt-get", "install", "--yes", "/package.deb")
         machine.wait(lambda: len(_endpoints(machine)) > 3, "endpoints of addr_adv")
         machine.run("mptcpctl", "path-manager", "userspace")
+        machine.run("mptcpctl", "endpoint", "delete", "10.0.1.1")
+        machine.run("mptcpctl", "endpoint", "add", "10.0.1.1", "port", "444", "signal")
+        assert "10.0.1.1:444 " in _listening(machine)
         assert {CONFIGURATION, "/usr/bin/mptcpctl", "/run/mptcpd-dbus"} <= _files(machine) - before
         assert f"{DAEMON}:" in _users(machine)
 
