@@ -43,9 +43,10 @@ FILES := \
 # In a man page the hyphen is escaped.
 PLACED = sed -e 's,/usr/\(bin/mptcp\|lib\(exec\)\?/mptcpd\\\?-dbus\),$(PREFIX)/\1,g' \
 	-e 's,^prefix=/usr$$,prefix=$(PREFIX),'
-PUT = put() { mode=$$1; shift; for pair; do \
-	    $(PLACED) "$${pair%%=*}" | install -D -m $$mode /dev/stdin "$(DESTDIR)$${pair\#*=}"; \
-	done; }
+# Each file appears whole and readable: a bus looks at once.
+PUT = put() { mode=$$1; shift; for pair; do target="$(DESTDIR)$${pair\#*=}"; \
+	    $(PLACED) "$${pair%%=*}" | install -D -m $$mode /dev/stdin "$$target.new"; \
+	    mv "$$target.new" "$$target"; done; }
 
 # What a package is made of.
 PACKAGED := Makefile LICENSE dbus docs mptcpd_dbus plugins polkit systemd
@@ -85,7 +86,7 @@ install: build ## install the service below PREFIX (/usr); DESTDIR is for packag
 uninstall: ## remove what was installed; a configuration that was changed stays
 	@set -e; cd "$(DESTDIR)/"; \
 	for pair in $(COMMANDS) $(FILES); do rm -f ".$${pair#*=}"; done; \
-	rm -rf ".$(ENVIRONMENT)"; \
+	rm -rf ".$(ENVIRONMENT)" ./run/mptcpd-dbus; \
 	if cmp -s ".$(CONFIGURATION)" "$(CURDIR)/$(SHIPPED)"; then rm ".$(CONFIGURATION)"; fi; \
 	for directory in $(PLUGINDIR) $(DOCDIR)/examples $(DOCDIR) $(dir $(CONFIGURATION)); do \
 	    [ ! -d ".$$directory" ] || rmdir --ignore-fail-on-non-empty ".$$directory"; done
