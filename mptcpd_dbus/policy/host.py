@@ -428,10 +428,15 @@ class PolicyHost:
         settings = self._engine.state.settings
         if settings.enabled != self._was.enabled:
             self._dispatch.tell_all("ready" if settings.enabled else "not_ready")
-        if settings.path_manager != self._was.path_manager:
+        if settings.path_manager != self._was.path_manager and self._owners.running:
+            self._spawn(self._report_running())
+        self._was = settings
+
+    async def _report_running(self) -> None:
+        """Have each tell whether it still has work, but not those that go in the same change."""
+        async with self._changing:
             for policy in self._owners.running:
                 self._reports.publish(policy)
-        self._was = settings
 
     def _is_named(self, name: str) -> bool:
         settings = self._catalogue.settings

@@ -200,3 +200,21 @@ async def test_who_wants_a_connection_no_more_by_other_settings_passes_it_on() -
     await it.rest()
 
     assert it.owner(TOKEN) == "a"
+
+
+@in_played_time
+async def test_who_goes_with_its_path_manager_is_not_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The control: it is when it stays."""
+    kernels = type("Kernels", (Plugin,), {"steers": "kernel"})
+    it = await HostedWorld({"a": kernels, "b": Plugin}, load_plugins=("a",)).start()
+    it.engine.pm.choice.set("kernel")
+    await it.rest()
+    caplog.clear()
+
+    for load in (("b",), ("a",)):
+        await it.host.follow(Settings(load_plugins=load, kernel_path_manager="userspace"))
+        await it.rest()
+        warned = [r for r in caplog.records if r.getMessage().startswith("plugin a: it steers")]
+        assert [r.levelname for r in warned] == ["WARNING"] * (load == ("a",))
