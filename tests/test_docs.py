@@ -66,7 +66,7 @@ def _check_make(arguments: list[str]) -> None:
         assert word in targets or word.startswith("ARGS="), word
 
 
-VERBS = ("daemon-reload", "reload", "restart", "enable", "disable", "stop")
+VERBS = ("daemon-reload", "reload", "restart", "enable", "disable", "stop", "revert")
 
 
 def _check_systemctl(arguments: list[str]) -> None:
@@ -104,15 +104,16 @@ def _check_apt(arguments: list[str]) -> None:
         assert all(f" {name}" in wanted or name == "build-essential" for name in names)
 
 
-def _check_cd(arguments: list[str]) -> None:
-    assert arguments == [str(Path(_installed(NO_LISTENERS)).parent)]
-
-
 def _check_install(arguments: list[str]) -> None:
-    """In the directory above, and to where systemd looks for what changes the unit."""
+    """To where systemd looks for what changes the unit."""
     unit = Path(_installed(REPOSITORY / "systemd/mptcpd-dbus.service")).name
     directory = f"/etc/systemd/system/{unit}.d"
-    assert arguments == ["-Dm", "644", NO_LISTENERS.name, "-t", directory]
+    assert arguments == ["-Dm", "644", _installed(NO_LISTENERS), "-t", directory]
+
+
+def _check_ip(arguments: list[str]) -> None:
+    """Typed in tests/system."""
+    assert arguments[0] == "mptcp"
 
 
 def _installed(source: Path) -> str:
@@ -129,8 +130,8 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "systemctl": _check_systemctl,
     "systemd-sysusers": _check_nothing,
     "userdel": _check_user,
-    "cd": _check_cd,
     "install": _check_install,
+    "ip": _check_ip,
     "journalctl": _check_journalctl,
     "python": _check_python,
     "python3": _check_python,
