@@ -129,7 +129,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker(REAL_KERNEL)
-        if "system" in item.path.parent.name:
+        if item.path.parent.name == "system":
             item.add_marker("booted")
 
 

@@ -27,17 +27,22 @@ DOCUMENTS = (
 _BEGINS = {"console": r"\$ ", "ini": r"\[\w", "python": '"""', "toml": r"\[\["}
 
 
-def blocks(document: Path, kind: str) -> list[str]:
+def blocks(document: Path, kind: str, heading: str = "") -> list[str]:
     """Give what stands between ```kind and ```; in a man page, what begins like that kind."""
     if document.parent == manual.DIRECTORY:
         return [text for text in manual.examples(document) if re.match(_BEGINS[kind], text)]
-    return re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    text = _section(document, heading) if heading else document.read_text()
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def command_lines(document: Path) -> list[str]:
     """Give what a reader types after "$ "."""
-    text = "".join(blocks(document, "console")).replace("\\\n", "")
-    lines = text.splitlines()
+    return typed("".join(blocks(document, "console")))
+
+
+def typed(block: str) -> list[str]:
+    """Give the lines of a block that way."""
+    lines = block.replace("\\\n", "").splitlines()
     assert all(line.startswith("$ ") for line in lines), lines
     return [line.removeprefix("$ ") for line in lines]
 
@@ -58,10 +63,15 @@ def python_files(document: Path) -> dict[str, str]:
 
 def rows(document: Path, heading: str) -> list[list[str]]:
     """Give the rows of the tables below *heading*, without their heads."""
-    section = document.read_text().partition(f"\n{heading}\n")[2]
-    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
-    table = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    lines = _section(document, heading).splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line[:1] == "|"]
     ruled = {number for number, row in enumerate(table) if row[0].startswith("---")}
     found = [row for n, row in enumerate(table) if n not in ruled and n + 1 not in ruled]
     assert found, heading
     return found
+
+
+def _section(document: Path, heading: str) -> str:
+    """Give what stands below a heading, up to the next one."""
+    text = document.read_text().partition(f"\n{heading}\n")[2]
+    return re.split(r"^##", text, maxsplit=1, flags=re.MULTILINE)[0]

@@ -8,20 +8,30 @@ from typing import Any
 import pytest
 
 from tests.conftest import show_on_failure
+from tests.lab.bus import Kind
 from tests.lab.sandbox import initial_root
 from tests.system.machine import Machine
 from tests.system.product import SYSTEMS, Installed, install
 from tests.system.refusals import refusals
+from tests.system.release import Release
 
 MakeMachine = Callable[..., Machine]
+System = tuple[Release, Kind]
 
 
 @pytest.fixture(scope="session", params=SYSTEMS, ids=lambda system: f"{system[0]}-{system[1]}")
-def installed(request: pytest.FixtureRequest) -> Installed:
-    """Give a system with the package, switched off."""
+def system(request: pytest.FixtureRequest) -> System:
+    """Give what is tested on."""
     if not initial_root():
         pytest.skip("only root can boot a system")
-    return install(*request.param)
+    which: System = request.param
+    return which
+
+
+@pytest.fixture(scope="session")
+def installed(system: System) -> Installed:
+    """Give a system with the package, switched off."""
+    return install(*system)
 
 
 @pytest.fixture

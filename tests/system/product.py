@@ -5,12 +5,13 @@ It knows the README's commands, and where the wheels are that spare the machine 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import functools
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.documents import README, command_lines
+from tests.documents import README, blocks, typed
 from tests.lab import users
 from tests.lab.bus import Kind
 from tests.lab.sandbox import REPOSITORY
@@ -25,7 +26,13 @@ ADMIN = "erin"
 PASSWORD = "correct horse"  # noqa: S105  that of a machine that nobody else reaches
 """Of bob, who is an administrator to polkit."""
 
+PACKAGE, SOURCES, NO_LISTENERS, LISTENERS, AWAY = map(
+    typed, blocks(README, "console", "## Install")
+)
+"""The command lines of the README's section, block by block; each is followed somewhere."""
+
 _SOURCES = f"home/{ADMIN}/mptcpd-dbus"
+_UNMANAGED = "[keyfile]\nunmanaged-devices=interface-name:link*\n"
 _NOT_SOURCES = (".git", *(REPOSITORY / ".gitignore").read_text().replace("/", "").split())
 
 
@@ -67,26 +74,25 @@ def furnished(which: Release, bus: Kind, namespace: str | None = None) -> Machin
     argv = ["chroot", str(root), "sh", "-c", become]
     subprocess.run(argv, check=True, text=True, input=f"bob:{PASSWORD}\n")
     (root / "etc/sudoers.d/lab").write_text(f"{ADMIN} ALL=(ALL) NOPASSWD: ALL\n")
+    (root / "etc/NetworkManager/conf.d/lab.conf").write_text(_UNMANAGED)
     ignored = shutil.ignore_patterns(*_NOT_SOURCES)
     shutil.copytree(REPOSITORY, root / _SOURCES, ignore=ignored, symlinks=True)
     subprocess.run(["chroot", str(root), "chown", "-R", f"{ADMIN}:", f"/{_SOURCES}"], check=True)
     return machine
 
 
-def typed(machine: Machine, line: str) -> str:
-    """Have the admin type a line where the sources are; give what is printed."""
-    there = f"cd /{_SOURCES} && {line}"
-    return machine.run("runuser", "--login", ADMIN, "--command", there)
+def follow(machine: Machine, lines: list[str]) -> dict[str, str]:
+    """Have the admin type lines where the sources are; give what each printed."""
+    there = f"cd /{_SOURCES} && "
+    become = ("runuser", "--login", ADMIN, "--command")
+    return {line: machine.run(*become, there + line) for line in lines}
 
 
 @functools.cache
 def install(which: Release, bus: Kind) -> Installed:
     """Install the package on a new machine and switch that off; once in a sandbox."""
-    lines = command_lines(README)
-    first = next(n for n, line in enumerate(lines) if line.startswith("sudo apt install"))
-    last = lines.index("mptcpctl status", first)
     with furnished(which, bus) as machine:
-        said = {line: typed(machine, line) for line in lines[first : last + 1]}
+        said = follow(machine, PACKAGE)
     return Installed(which, bus, (machine.layer, release.pristine(which)), said)
 
 
@@ -94,6 +100,14 @@ def package(installed: Installed) -> Path:
     """Give the package that was made there."""
     (file,) = (installed.layers[0] / _SOURCES / "build/deb").glob("*.deb")
     return file
+
+
+def exposure(machine: Machine) -> float:
+    """Give what systemd-analyze(1) says of the service."""
+    said = machine.run("systemd-analyze", "security", "--no-pager", UNIT).splitlines()[-1]
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
 
 
 def newer_package(machine: Machine, version: str) -> str:

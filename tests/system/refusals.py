@@ -7,7 +7,8 @@ _FOUND = re.compile(
     r"\b(avc|apparmor|seccomp|sigsys|denied|not permitted|rejected|forbidden)\b"
     r"|traceback|needs cap_"
 )
-_ALLOWED = re.compile(r"Failed to set fd limit")  # the bus, in any container
+# The bus and sudo(8), in any container.
+_ALLOWED = re.compile(r"Failed to set fd limit|sudo.* Could not set limit for")
 
 
 def refusals(journal: str) -> list[str]:

@@ -9,7 +9,7 @@ from tests.lab.client import NAME, ROOT
 from tests.lab.users import DAEMON
 from tests.system.conftest import MakeMachine
 from tests.system.machine import Machine
-from tests.system.product import UNIT, Installed
+from tests.system.product import UNIT, Installed, exposure
 from tests.system.refusals import refusals
 
 EXPOSURE = 1.6
@@ -62,12 +62,12 @@ def test_little_is_exposed(boot: MakeMachine, installed: Installed) -> None:
 
     version = machine.run("systemctl", "--version").split()[1]
     assert int(version) == installed.release.systemd
-    exposure = _exposure(machine)
-    figures.tell(f"exposure, systemd {version}: {exposure}")
-    assert exposure <= EXPOSURE
+    counted = exposure(machine)
+    figures.tell(f"exposure, systemd {version}: {counted}")
+    assert counted <= EXPOSURE
     machine.write(f"run/systemd/system/{UNIT}.d/lab.conf", "[Service]\nProtectSystem=no\n")
     machine.run("systemctl", "daemon-reload")
-    assert _exposure(machine) > EXPOSURE
+    assert exposure(machine) > EXPOSURE
 
 
 def test_what_a_journal_must_not_have_would_be_found(installed: Installed) -> None:
@@ -79,10 +79,3 @@ def test_what_a_journal_must_not_have_would_be_found(installed: Installed) -> No
         machine.run("systemctl", "daemon-reload")
         machine.run("systemctl", "restart", UNIT, status=1)
         assert refusals(machine.journal())
-
-
-def _exposure(machine: Machine) -> float:
-    said = machine.run("systemd-analyze", "security", "--no-pager", UNIT).splitlines()[-1]
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    assert found, said
-    return float(found[1])
