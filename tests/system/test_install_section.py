@@ -13,7 +13,7 @@ import mptcpd_dbus
 from tests.conftest import show_on_failure
 from tests.lab.hosts import LINKS, Lab
 from tests.lab.users import DAEMON
-from tests.system.conftest import MakeMachine, System, refusals
+from tests.system.conftest import MakeMachine, System
 from tests.system.machine import Machine
 from tests.system.product import (
     AWAY,
@@ -25,6 +25,7 @@ from tests.system.product import (
     follow,
     furnished,
 )
+from tests.system.refusals import refusals
 from tests.system.test_package import EXPOSURE, PING
 
 EXPOSURE_WITHOUT_LISTENERS = 1.1
