@@ -58,7 +58,7 @@ def test_the_document_keeps_to_its_grammar(document: Path) -> None:
     ("document", "right", "wrong"),
     [
         ("dbus/org.mptcpd1.conf", "send_interface=", "send_interfaces="),
-        ("polkit/org.mptcpd1.policy", "<message>", "<massage>"),
+        ("polkit/org.mptcpd1.policy", "<message ", "<massage "),
         ("dbus/org.mptcpd1.Address.xml", 'type="o" ', ""),
     ],
 )
@@ -67,7 +67,9 @@ def test_a_document_with_a_slip_does_not(
 ) -> None:
     """The control: the grammars are really applied."""
     original = REPOSITORY / document
-    text = original.read_text().replace(right, wrong).replace("</message>", f"</{wrong[1:]}")
+    text = original.read_text()
+    assert right in text
+    text = text.replace(right, wrong).replace("</message>", "</massage>")
     slipped = tmp_path / original.name
     slipped.write_text(text)
 
