@@ -39,9 +39,10 @@ def boot(request: pytest.FixtureRequest, installed: Installed) -> Iterator[MakeM
     """Give a maker of machines on which the package is installed, booted."""
     with ExitStack() as stack:
 
-        def make(**options: Any) -> Machine:
+        def make(prepare: Callable[[Machine], None] = lambda _: None, **options: Any) -> Machine:
             machine = Machine(installed.layers, **{"bus": installed.bus} | options)
             stack.callback(machine.remove)
+            prepare(machine)
             machine.boot()
             stack.callback(machine.power_off)
             show_on_failure(request, f"journal of {machine.name}", machine.journal)
