@@ -45,7 +45,8 @@ def named(text: str, connections: Collection[tuple[str, int]]) -> str:
         found = [
             (path, its)
             for path, its in connections
-            if (digits and f"{its:08x}".startswith(digits)) or str(its) == text
+            if (digits and (f"{its:08x}".startswith(digits) or int(digits, 16) == its))
+            or str(its) == text
         ]
     else:
         raise Misuse(

@@ -8,7 +8,7 @@ from mptcpd_dbus.ctl.failure import FAILED, Failure, Misuse
 from mptcpd_dbus.ctl.find import named, plugin_path, read_subflow
 
 ROOT = "/org/mptcpd1/connection"
-TOKENS = {1: 0x1A2B3C4D, 2: 0x1A2B0000, 3: 0x0000001A, 17: 0x12345678, 18: 0xFFFFFFFF}
+TOKENS = {1: 0x1A2B3C4D, 2: 0x1A2B0000, 3: 0x0000001A, 17: 0x12345678, 18: 0xFFFFFFFF, 19: 0xC0FFEE}
 LISTED = [(f"{ROOT}/{number}", token) for number, token in TOKENS.items()]
 
 
@@ -23,6 +23,8 @@ LISTED = [(f"{ROOT}/{number}", token) for number, token in TOKENS.items()]
         ("26", 3),
         ("4294967295", 18),
         ("f", 18),
+        ("c0ffee", 19),  # ss(8) prints no zeros before it
+        ("00c0", 19),
         ("connection/17", 17),
         (f"{ROOT}/17", 17),
         ("12345678", 17),
