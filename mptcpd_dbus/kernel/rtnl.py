@@ -6,6 +6,7 @@ from what is said again.  Source: rtnetlink(7), <linux/if_link.h>, <linux/if_add
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ class RouteMonitor:
             try:
                 async for message in self._socket.get():
                     self._apply(message)
-            except Exception:  # whatever it was: a deaf monitor would be worse
-                logger.warning("rtnetlink: everything is read anew", exc_info=True)
+            except Exception as error:  # whatever it was: a deaf monitor would be worse
+                dropped = isinstance(error, OSError) and error.errno == errno.ENOBUFS
+                why = "the kernel dropped events" if dropped else "reading failed"
+                logger.warning("rtnetlink: %s; everything is read anew", why, exc_info=not dropped)
                 await self._recover()
 
     async def _recover(self) -> None:

@@ -21,7 +21,6 @@ RULE = "50-mptcpd-dbus.rules"
 _TYPE = ("python3", "-I", "/run/at_terminal.py")
 # For programs without an agent of their own: one is started for the shell, which then becomes them.
 _WITH_AGENT = """\
-exec 3>&1
 told=$(mktemp -u) && mkfifo "$told"
 pkttyagent --process $$ --notify-fd 4 4>"$told" &
 cat "$told"
@@ -79,10 +78,18 @@ def test_a_wrong_password_is_no_permission(machine: Machine) -> None:
 
 @pytest.mark.parametrize("user", ["alice", "carol"])
 def test_busctl_and_an_agent_of_the_terminal_are_enough(machine: Machine, user: str) -> None:
-    """Without the agent the same command is refused.  Carol has no session."""
+    """Without the agent the same command is refused, and with it if the caller wants no dialogue.
+
+    Carol has no session.
+    """
     _run(machine, user, *_BUSCTL, status=1)
     assert ADDRESS not in _endpoints(machine)
-    said = _run(machine, user, *_TYPE, PASSWORD, "sh", "-ec", _WITH_AGENT, "sh", *_BUSCTL)
+    agent = (*_TYPE, PASSWORD, "sh", "-ec", _WITH_AGENT, "sh")
+    unasked = [word.replace("=yes", "=no") for word in _BUSCTL]
+    said = _run(machine, user, *agent, *unasked, status=1)
+    assert _ASKED not in said
+    assert ADDRESS not in _endpoints(machine)
+    said = _run(machine, user, *agent, *_BUSCTL)
     assert _ASKED in said
     assert ADDRESS in _endpoints(machine)
 
