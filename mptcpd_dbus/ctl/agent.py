@@ -10,7 +10,6 @@ import select
 import shutil
 import subprocess
 import sys
-from types import TracebackType
 from typing import Self
 
 _START_SECONDS = 5.0
@@ -25,12 +24,7 @@ class Agent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

@@ -12,7 +12,6 @@ import sys
 import termios
 import tty
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -66,12 +65,7 @@ class Screen:
         self._take()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._give_back()
         for number in (*_ENDING, signal.SIGTSTP, signal.SIGWINCH):
             self._loop.remove_signal_handler(number)

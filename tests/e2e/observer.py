@@ -7,7 +7,6 @@ It runs in a thread, so that a test that waits does not make its stamps late.
 import select
 import threading
 import time
-from types import TracebackType
 from typing import Self, TypeVar
 
 from mptcpd_dbus.core.events import MptcpEvent
@@ -31,12 +30,7 @@ class Observer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         self._socket.close()

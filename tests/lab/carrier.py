@@ -10,7 +10,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from tests.lab.hosts import Host, Lab
@@ -35,12 +34,7 @@ class Carrier:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 

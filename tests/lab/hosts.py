@@ -15,7 +15,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from tests.lab.app import App
@@ -80,12 +79,7 @@ class Lab:
         for host in reversed(HOSTS):  # the client's links have a carrier when its routes come
             _ip(_furnishing(host), names[host])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

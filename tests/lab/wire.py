@@ -7,7 +7,6 @@ runs.  TCP over IPv4 only.  Source: packet(7), socket(7) (SO_TIMESTAMPNS).
 
 import socket
 import struct
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.lab.hosts import Host, Lab
@@ -45,12 +44,7 @@ class Wire:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def packets(self) -> list[Packet]:

@@ -6,7 +6,6 @@ It knows neither the service nor anybody else who may change the table.  See ip-
 
 import subprocess
 import threading
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.lab.hosts import Host, Lab
@@ -41,12 +40,7 @@ class EndpointTable:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         self._ip.communicate()
