@@ -84,6 +84,7 @@ async def test_traffic_shows_on_the_path_that_carries_it(stage: MakeStage) -> No
 
     def shown() -> list[list[str]]:
         """Give the rows of the idle one, in all frames."""
+        assert terminal.screen()
         return [line.split() for line in terminal.shown.splitlines() if line.startswith(other)]
 
     with _top(play.lab) as terminal:
