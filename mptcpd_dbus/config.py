@@ -100,6 +100,8 @@ class Settings(BaseModel):
     log: Literal["stderr", "syslog", "journal", "null"] = "stderr"
     debug: bool = False
     netlink_buffer: Annotated[int, Field(ge=4096, le=1 << 30)] = 64 << 20
+    settle_time: Annotated[int, Field(ge=0, le=10_000)] = 100
+    signal_budget: Annotated[int, Field(ge=0, le=1_000_000)] = 4000
     plugin_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     path_manager: Annotated[str, AfterValidator(_name_or_none)] = ""
     addr_flags: Annotated[
@@ -250,6 +252,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BYTES",
         words="receive buffer for kernel events, 832 bytes each; the kernel doubles it"
         " (default: 67108864, room for 160,000 events)",
+    )
+    option(
+        "--settle-time",
+        metavar="MS",
+        words="a connection is an object on the bus once it is so old (default: 100)",
+    )
+    option(
+        "--signal-budget",
+        metavar="N",
+        words="the most signals in a second, then none until there are fewer; 0: no bound"
+        " (default: 4000)",
     )
     parser.add_argument("-d", "--debug", action="append_const", const=True, help="log every event")
     parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")

@@ -20,7 +20,7 @@ from mptcpd_dbus.core.errors import ConfigurationError
 KEYS = {
     "core": (
         *("log", "plugin-dir", "path-manager", "addr-flags", "notify-flags", "load-plugins"),
-        "kernel-path-manager",
+        *("kernel-path-manager", "settle-time", "signal-budget"),
     ),
     "interfaces": ("allow", "deny"),
 }

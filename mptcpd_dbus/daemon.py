@@ -68,7 +68,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         stack.callback(kernel.close)
         if not kernel.settings().enabled:
             raise NotReady("MPTCP is off in this network namespace: sysctl net.mptcp.enabled=1")
-        engine = Engine(State(), kernel)
+        engine = Engine(State(), kernel, settings.settle_time / 1000)
         stack.push(partial(_give_up, engine.pm.choice))
         engine.pm.choice.recall(_kept("path-manager"))
         reader = EventReader(socket, engine)
@@ -93,7 +93,14 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         for feature in (name for name, there in found.items() if not there):
             _log.info("this kernel has no %s", feature)
         there = tuple(name for name, there in found.items() if there)
-        bus = BusEdge(settings.bus, engine, there, policies, by_socket=reconciler.by_socket)
+        bus = BusEdge(
+            settings.bus,
+            engine,
+            there,
+            policies,
+            by_socket=reconciler.by_socket,
+            signal_budget=settings.signal_budget,
+        )
         try:
             await bus.connect()
             stack.callback(bus.close)

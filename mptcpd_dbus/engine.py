@@ -8,18 +8,22 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import MptcpdError
-from mptcpd_dbus.core.state import Change, State
+from mptcpd_dbus.core.state import Change, State, all_of
 from mptcpd_dbus.kernel_protocol import Kernel
 from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.path_manager import PathManager
+from mptcpd_dbus.settling import Settling
 
 # A policy's first command waits for nobody: the peer answers meanwhile.
-_ACTED_ON = (events.NewConnection, events.ConnectionEstablished)
+_ACTED_ON = {events.NewConnection, events.ConnectionEstablished}
+_IMPLYING = {events.NewConnection, events.DeleteInterface}
+_NOTICED = {events.NewSubflow, events.SubflowClosed, events.ConnectionClosed}
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +31,11 @@ _log = logging.getLogger(__name__)
 class Publisher(Protocol):
     """What the engine asks of the bus edge."""
 
-    def publish(self, event: events.Event, change: Change) -> None:
-        """Queue the event's signal and show what it changed."""
+    def tell(self, event: events.Event, change: Change) -> None:
+        """Queue the event's signal."""
 
     def show(self, change: Change) -> None:
-        """Show what a reading changed."""
+        """Show the objects what has changed."""
 
     def flush(self) -> None:
         """Send what has come together."""
@@ -40,14 +44,22 @@ class Publisher(Protocol):
 class Policies(Protocol):
     """What the engine asks of the policy host."""
 
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether somebody waits for connections, to act on them at once."""
+
     def post(self, what: events.Event | readings.Reading, change: Change) -> None:
         """Queue *what*, which has just changed the state, for whom it concerns."""
 
 
 class Engine:
-    """Owns the state; hands each event on, and completes what the events leave out."""
+    """Owns the state; hands each event on, and completes what the events leave out.
 
-    def __init__(self, state: State, kernel: Kernel) -> None:
+    A connection is an object once it has lived for *settle_time*, in seconds; its signals never
+    wait for that.
+    """
+
+    def __init__(self, state: State, kernel: Kernel, settle_time: float = 0) -> None:
         self.state = state
         self.kernel = kernel
         self.pm = PathManager(state, kernel, self.take, self.doubt)
@@ -56,7 +68,9 @@ class Engine:
         self.sweeps = 0
         self._publisher: Publisher | None = None
         self._policies: Policies | None = None
-        self._fresh: list[Connection] = []
+        self._incomplete: list[Connection] = []
+        self._young = Settling(settle_time)
+        self._settled: asyncio.TimerHandle | None = None
         self._settling = False
         self._untold: list[tuple[events.Event | None, Change]] = []
 
@@ -64,17 +78,27 @@ class Engine:
         """Publish to *publisher* from now on, which shows what there is already."""
         self._publisher = publisher
         self._untold.clear()
+        if publisher is not None:
+            due = self._young.due(inf)
+            for connection in due:
+                self._young.leave(connection)
+            self._complete(due)
 
     def steer_by(self, policies: Policies) -> None:
         """Hand everything to *policies* from now on, after the publisher."""
         self._policies = policies
+
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether a policy waits for connections, to act on them at once."""
+        return self._policies is not None and self._policies.in_a_hurry
 
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
         """Take a batch in, in order, then settle."""
         known = self.state.connections
         for what in batch:
             # One that is known was found by a dump, and may be older than this.
-            if isinstance(what, events.NewConnection) and what.token not in known:
+            if type(what) is events.NewConnection and what.token not in known:
                 self.pm.newborn.add(what.token)
             self.step(what)
         self.settle()
@@ -96,35 +120,71 @@ class Engine:
         self.wake.set()
 
     def settle(self) -> None:
-        """End a batch: complete the connections that outlived it, then publish."""
+        """End a batch: complete the connections that are old enough, then publish."""
         self._settling = False
-        if self._policies is None:
-            self._publish()
-        else:  # what policies command at once goes first: it is on the way to the peer meanwhile
+        if self.in_a_hurry:  # what policies command at once goes first: it is on the way meanwhile
             asyncio.get_running_loop().call_soon(self._publish)
+        else:
+            self._publish()
+
+    def announce(self, number: int) -> None:
+        """Show the connection of that *number* with what is told next, however young it is."""
+        if self._young.hasten(number):
+            self.settle_soon()
+
+    def announce_now(self, number: int) -> None:
+        """Show the connection of that *number*, however young it is: somebody has asked for it."""
+        if self._young.hasten(number):
+            self._publish()
 
     def _publish(self) -> None:
         self.pm.newborn.clear()
-        fresh, self._fresh = self._fresh, []
-        self._complete(fresh)
+        incomplete, self._incomplete = self._incomplete, []
+        self._complete(incomplete)
         untold, self._untold = self._untold, []
         for event, change in untold:
             self._show(event, change)
+        self._show_settled()
         if self._publisher is not None:
             self._publisher.flush()
 
+    def _show_settled(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = self._young.due(loop.time())
+        self._complete(connection for connection in due if not connection.path_manager)
+        for connection in due:
+            self._young.leave(connection)
+            if self._publisher is not None:
+                self._publisher.show(Change(connection, added=tuple(all_of(connection))))
+        next_due = self._young.next_due
+        if next_due is not None and self._settled is None:
+            self._settled = loop.call_at(next_due, self._on_settled)
+
+    def _on_settled(self) -> None:
+        self._settled = None
+        self._publish()
+
     def _tell(self, event: events.Event | None, change: Change) -> None:
         """Show the bus what happened; what policies act on, and all after it, when they have."""
-        if self._policies is not None and (self._untold or isinstance(event, _ACTED_ON)):
+        if self._untold or (type(event) in _ACTED_ON and self.in_a_hurry):
             self._untold.append((event, change))
         else:
             self._show(event, change)
 
     def _show(self, event: events.Event | None, change: Change) -> None:
-        if self._publisher is not None and event is not None:
-            self._publisher.publish(event, change)
-        elif self._publisher is not None:
-            self._publisher.show(change)
+        publisher, connection = self._publisher, change.connection
+        if publisher is not None and event is not None:
+            publisher.tell(event, change)
+        if connection is not None:
+            if type(event) is events.NewConnection:
+                self._young.come(connection, asyncio.get_running_loop().time())
+                return
+            if connection in self._young:
+                if type(event) is events.ConnectionClosed:
+                    self._young.leave(connection)
+                return
+        if publisher is not None:
+            publisher.show(change)
 
     def step(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, within a batch."""
@@ -149,17 +209,21 @@ class Engine:
     def _happen(self, event: events.Event) -> Change | None:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s", event, extra=self._about(event))
-        for implied in self.state.implied_by(event):
-            self.step(implied)
+        kind = type(event)
+        if kind in _IMPLYING:
+            for implied in self.state.implied_by(event):
+                self.step(implied)
         change = self.state.apply(event)
         if change is None:
             return None
-        if isinstance(event, events.NewConnection) and change.connection is not None:
-            self._fresh.append(change.connection)
+        if kind is events.NewConnection:
+            if change.connection is not None and self.in_a_hurry:
+                self._incomplete.append(change.connection)
             if len(self.state.connections) == 1:
                 self.wake.set()  # the sweep sleeps while there are none
         self._tell(event, change)
-        self.pm.notice(event, change)
+        if kind in _NOTICED:
+            self.pm.notice(event, change)
         return change
 
     def _about(self, event: events.Event) -> dict[str, dict[str, str]]:
@@ -170,9 +234,9 @@ class Engine:
         token: int | None = getattr(event, "token", None)
         return about(event=type(event).__name__, token=token, interface=name)
 
-    def _complete(self, fresh: list[Connection]) -> None:
+    def _complete(self, connections: Iterable[Connection]) -> None:
         """Read what no event tells: user, control group, path manager and its address IDs."""
-        for connection in fresh:
+        for connection in connections:
             if self.state.connections.get(connection.token) is connection:
                 try:
                     self._read(connection)
@@ -180,7 +244,7 @@ class Engine:
                     token = connection.token  # the sweep says it to all if the kernel is in need
                     words = "connection %08x is not complete: %s"
                     _log.debug(words, token, error, extra=about(token=token))
-                    self._fresh.append(connection)  # tried again with the next batch
+                    self._incomplete.append(connection)  # tried again with the next batch
 
     def _read(self, connection: Connection) -> None:
         if connection.uid is None:

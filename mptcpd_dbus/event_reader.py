@@ -7,10 +7,14 @@ from collections.abc import Callable
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.kernel.event_socket import EventSocket
 
-_BURST = 32
-"""From so many events in one drain on, the reader rests: the wake-up is what costs."""
+_WINDOW = 0.01
+"""The reader looks at how many events came in so many seconds: the wake-up is what costs."""
 
-_REST = 0.002  # seconds
+_BUSY, _REST = 10, 0.005
+"""From so many on it rests for so many seconds before it reads again."""
+
+_BUSY_IN_A_HURRY, _REST_IN_A_HURRY = 60, 0.002
+"""The same while a policy waits for connections, which makes every event urgent."""
 
 
 class EventReader:
@@ -20,33 +24,58 @@ class EventReader:
         self._socket = socket
         self._engine = engine
         self._overflowed = False
+        self._loop = asyncio.get_running_loop()
+        self._watching = False
         self._rest: asyncio.TimerHandle | None = None
+        self._window_began = 0.0
+        self._in_window = 0
+        self._busy = False
         self.on_lost: Callable[[], None] | None = None
 
     def start(self) -> None:
         """Read whenever there is something."""
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._watch(wanted=True)
 
     def stop(self) -> None:
         """Read no more."""
         if self._rest is not None:
             self._rest.cancel()
-        asyncio.get_running_loop().remove_reader(self._socket)
+        self._watch(wanted=False)
 
     def drain(self) -> bool:
-        """Take in what is queued, a slice at most; give whether it was a burst."""
+        """Take in what is queued, a slice at most; give whether there may be more."""
         events, lost, more = self._socket.drain()
+        self._in_window += len(events)
         self._overflowed |= lost
-        self._engine.batch(events)
+        if events:
+            self._engine.batch(events)
         # The kernel drops everything from the overflow until the queue has been read empty: only
         # then can a comparison be trusted.
         if self._overflowed and not more:
             self._overflowed = False
             if self.on_lost is not None:
                 self.on_lost()
-        return len(events) >= _BURST and not more
+        return more
 
     def _read(self) -> None:
-        if self.drain():
-            self.stop()
-            self._rest = asyncio.get_running_loop().call_later(_REST, self.start)
+        self._rest = None
+        more = self.drain()
+        in_a_hurry = self._engine.in_a_hurry
+        now = self._loop.time()
+        if now - self._window_began >= _WINDOW:
+            busy = _BUSY_IN_A_HURRY if in_a_hurry else _BUSY
+            self._busy = self._in_window >= busy * (now - self._window_began) / _WINDOW
+            self._window_began, self._in_window = now, 0
+        if self._busy and not more:
+            self._watch(wanted=False)
+            rest = _REST_IN_A_HURRY if in_a_hurry else _REST
+            self._rest = self._loop.call_at(now + rest, self._read)
+        else:
+            self._watch(wanted=True)
+
+    def _watch(self, *, wanted: bool) -> None:
+        if wanted and not self._watching:
+            self._loop.add_reader(self._socket, self._read)
+        elif self._watching and not wanted:
+            self._loop.remove_reader(self._socket)
+        self._watching = wanted

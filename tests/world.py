@@ -33,10 +33,9 @@ class World:
         self.shown: list[Change] = []
         self.flushes = 0
 
-    def publish(self, event: events.Event, change: Change) -> None:
+    def tell(self, event: events.Event, _: Change) -> None:
         """Write down a signal."""
         self.heard.append(event)
-        self.show(change)
 
     def show(self, change: Change) -> None:
         """Write down what became of objects."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from itertools import chain, repeat
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mptcpd_dbus.bus.authority import Authority
 from mptcpd_dbus.bus.contract import contract
@@ -19,6 +19,7 @@ from mptcpd_dbus.bus.interface import Call
 from mptcpd_dbus.bus.names import BUS_NAME
 from mptcpd_dbus.bus.network_manager import NetworkManager
 from mptcpd_dbus.bus.objects import ObjectTree
+from mptcpd_dbus.bus.paths import connection_number
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.polkit import Polkit
 from mptcpd_dbus.bus.programs import Programs
@@ -47,8 +48,10 @@ class BusEdge:
         policies: Policies,
         *,
         by_socket: Callable[[int], Connection],
+        signal_budget: int,
     ) -> None:
         self._address = address
+        self._signal_budget = signal_budget
         self._engine = engine
         self._features = features
         self._policies = policies
@@ -62,7 +65,7 @@ class BusEdge:
     async def connect(self) -> None:
         """Connect, and show everything; nobody finds us before `claim`."""
         try:
-            transport = Transport(self._address)
+            transport = Transport(self._address, signal_budget=self._signal_budget)
             await transport.connect()
         except (OSError, ValueError) as error:
             raise NotReady(
@@ -73,15 +76,21 @@ class BusEdge:
         self._peers = Peers(transport)
         engine = self._engine
         self._programs = programs = Programs(
-            transport, self._peers, self._policies, state.network.index_of, engine.settle_soon
+            transport, self._peers, self._policies, state.network.index_of, self._programs_told
         )
         authority = Authority(Polkit(transport, self._peers), programs)
-        self._tree = ObjectTree(transport, self._peers, authority.check)
+        self._tree = ObjectTree(
+            transport,
+            self._peers,
+            authority.check,
+            missing=lambda path: engine.announce_now(connection_number(path)),
+        )
         self._tree.at_end = programs.flush
 
         def own(call: Call, descriptor: int) -> Connection:
             connection = self._by_socket(descriptor)
             authority.prove(call, connection)
+            engine.announce_now(connection.number)
             return connection
 
         interfaces = contract(
@@ -94,9 +103,15 @@ class BusEdge:
             own=own,
         )
         publisher = Publisher(self._tree, state, interfaces)
-        transport.on_drained = lambda: publisher.dropped(transport.signals_dropped)
+        transport.on_dropped = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)
         self._network_manager = NetworkManager(transport, self._engine.take)
+
+    def _programs_told(self, pictures: tuple[Any, ...]) -> None:
+        """Show the objects what programs are told, before they hear of it."""
+        if pictures:
+            self._engine.announce(getattr(pictures[0], "number", 0))
+        self._engine.settle_soon()
 
     async def look_around(self) -> None:
         """Raise NotReady if another daemon has the name already, and hear what NetworkManager says.

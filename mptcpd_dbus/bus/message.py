@@ -18,7 +18,8 @@ NO_REPLY, NO_AUTO_START, INTERACTIVE = 1, 2, 4
 _HEAD = {"<": struct.Struct("<BBBBIII"), ">": struct.Struct(">BBBBIII")}
 _HEAD_U32 = {order: struct.Struct(order + "I").unpack_from for order in "<>"}
 _ORDERS = {ord("l"): "<", ord("B"): ">"}
-_LENGTH_AND_SERIAL = struct.Struct("<II")
+LENGTH_AND_SERIAL = struct.Struct("<II")
+LENGTH_AT = 4
 HEAD_BYTES = 16
 _FIELDS_BYTES = 64 << 20
 _BODY_BYTES = 128 << 20
@@ -69,7 +70,7 @@ def header(kind: int, fields: Iterable[tuple[bytes, str | int]], flags: int = 0)
 
 def finish(buf: bytearray, body_at: int, serial: int) -> bytearray:
     """Set what is known only when the body stands."""
-    _LENGTH_AND_SERIAL.pack_into(buf, 4, len(buf) - body_at, serial)
+    LENGTH_AND_SERIAL.pack_into(buf, LENGTH_AT, len(buf) - body_at, serial)
     return buf
 
 

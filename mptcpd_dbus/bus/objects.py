@@ -14,14 +14,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mptcpd_dbus.bus.dispatch import Authorise, Dispatcher
-from mptcpd_dbus.bus.interface import Interface
-from mptcpd_dbus.bus.message import INTERFACE, MEMBER, PATH, SIGNAL, SIGNATURE, finish, header
+from mptcpd_dbus.bus.interface import Interface, Signal
+from mptcpd_dbus.bus.message import (
+    INTERFACE,
+    LENGTH_AND_SERIAL,
+    LENGTH_AT,
+    MEMBER,
+    PATH,
+    SIGNAL,
+    SIGNATURE,
+    finish,
+    header,
+)
 from mptcpd_dbus.bus.names import ROOT, SLICE_SECONDS
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.published import CompiledInterface, Published
 from mptcpd_dbus.bus.signatures import WireError, is_path
 from mptcpd_dbus.bus.transport import Transport
-from mptcpd_dbus.bus.wire import PackAll, align8, encode
+from mptcpd_dbus.bus.wire import encode, encode_flat
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +53,18 @@ _REMOVED = _begin_signal(ROOT, _MANAGER, "InterfacesRemoved", "oas")
 
 
 class ObjectTree:
-    """Objects at ROOT and below; calls to them are answered as soon as they are added."""
+    """Objects at ROOT and below; calls to them are answered as soon as they are added.
 
-    def __init__(self, transport: Transport, peers: Peers, authorise: Authorise) -> None:
+    *missing* hears of the path of each call that finds no object, and may add it.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        peers: Peers,
+        authorise: Authorise,
+        missing: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._transport = transport
         self._objects: dict[str, Published] = {}
         self._children: dict[str, dict[str, None]] = {}
@@ -54,10 +73,10 @@ class ObjectTree:
         self._volatile: dict[str, Published] = {}  # managed, but its entry cannot be kept
         self._added: dict[str, Published] = {}
         self._changed: dict[str, Published] = {}
-        self._events: list[bytearray] = []
+        self._events: list[bytes] = []
         self._removed: dict[str, Published] = {}
         self._replaced: list[Published] = []
-        self._signals: dict[tuple[Interface, str], tuple[bytes, PackAll]] = {}
+        self._signals: list[bytes | bytearray] = []  # of this flush
         self._speaking = False
         self.at_end: Callable[[], None] = lambda: None
         """Ends each flush: it sends what is told to some alone, and the objects show it by then."""
@@ -68,6 +87,7 @@ class ObjectTree:
             objects=self._objects,
             children=self._children,
             managed_objects=self._managed_objects,
+            missing=missing,
         )
 
     def start(self) -> None:
@@ -86,8 +106,6 @@ class ObjectTree:
         """Put *target* at *path*, callable at once and announced at the next flush."""
         if path in self._objects or not is_path(path) or not f"{path}/".startswith(f"{ROOT}/"):
             raise ValueError(f"no object can be added at {path}")
-        for interface in interfaces:
-            self._prepare_signals(interface)
         self._objects[path] = self._added[path] = Published(path, target, interfaces)
         self._index(path)
         gone = self._removed.pop(path, None)
@@ -112,24 +130,33 @@ class ObjectTree:
         if published is not None and published.announced:
             self._changed[path] = published
 
-    def signal(self, interface: Interface, name: str, *values: Any) -> None:
-        """Queue an event signal from the root object, to be sent at the next flush."""
-        if not self._speaking:
-            return
-        head, pack = self._signals[interface, name]
-        message = bytearray(head)
-        try:
-            pack(message, values)
-        except WireError:
-            _log.exception("signal %s.%s cannot be sent", interface.name, name)
-            return
-        self._events.append(finish(message, len(head), self._transport.next_serial()))
+    def event_signal(self, interface: Interface, signal: Signal) -> Callable[[Sequence[Any]], None]:
+        """Give what queues this signal of the root object, to be sent at the next flush."""
+        head = _begin_signal(ROOT, interface.name, signal.name, signal.signature)
+        begin, end = head[:LENGTH_AT], head[LENGTH_AT + LENGTH_AND_SERIAL.size :]
+        pack = encode_flat(signal.signature)
+        put = LENGTH_AND_SERIAL.pack
+        queue, next_serial = self._events.append, self._transport.next_serial
 
-    def _prepare_signals(self, interface: Interface) -> None:
-        for signal in interface.signals:
-            if (interface, signal.name) not in self._signals:
-                head = _begin_signal(ROOT, interface.name, signal.name, signal.signature)
-                self._signals[interface, signal.name] = head, encode(signal.signature)
+        def tell(values: Sequence[Any]) -> None:
+            if not self._speaking:
+                return
+            try:
+                body = pack(values)
+            except WireError:
+                _log.exception("signal %s.%s cannot be sent", interface.name, signal.name)
+                return
+            queue(b"".join((begin, put(len(body), next_serial()), end, body)))
+
+        return tell
+
+    def tell_now(self, interface: Interface, signal: Signal, *values: Any) -> None:
+        """Send a signal of the root object at once, and let nothing drop it."""
+        if self._speaking:
+            message = bytearray(_begin_signal(ROOT, interface.name, signal.name, signal.signature))
+            body_at = len(message)
+            encode(signal.signature)(message, values)
+            self._transport.send(finish(message, body_at, self._transport.next_serial()))
 
     def _index(self, path: str) -> None:
         while path != "/":
@@ -158,8 +185,7 @@ class ObjectTree:
             self._tell_removed(published)
         for published in self._added.values():
             self._publish(published)
-        for message in self._events:
-            self._transport.send_bytes(message, droppable=True)
+        self._signals += self._events
         for published in self._changed.values():
             self._tell_changes(published)
         for published in self._removed.values():
@@ -169,6 +195,9 @@ class ObjectTree:
         self._events.clear()
         self._changed.clear()
         self._removed.clear()
+        if self._signals:
+            self._transport.send_signals(self._signals)
+            self._signals.clear()
         self.at_end()
 
     def _publish(self, published: Published) -> None:
@@ -179,7 +208,7 @@ class ObjectTree:
         self._managed[published.path] = published
         if self._speaking:
             message = bytearray(_ADDED)
-            message += published.marshal()
+            message += published.marshal()[: published.size]
             self._send(message, len(_ADDED))
         else:
             self._stale[published.path] = published
@@ -216,12 +245,11 @@ class ObjectTree:
             self._send(message, len(_REMOVED))
 
     def _send(self, message: bytearray, body_at: int) -> None:
-        finish(message, body_at, self._transport.next_serial())
-        self._transport.send_bytes(message, droppable=True)
+        self._signals.append(finish(message, body_at, self._transport.next_serial()))
 
     # GetManagedObjects
 
-    async def _managed_objects(self) -> bytearray:
+    async def _managed_objects(self) -> bytes:
         """Return the body of the answer: entries that are missing are built in slices.
 
         The last look at what is missing and the join are one step, so the answer is the state
@@ -239,13 +267,12 @@ class ObjectTree:
         while self._stale and time.monotonic() < until:
             self._stale.popitem()[1].marshal()
 
-    def _join_entries(self) -> bytearray:
+    def _join_entries(self) -> bytes:
         for path, published in self._volatile.items():
             if path not in self._changed:  # its change must still be found at the next flush
                 published.refresh()
-        body = bytearray(8)
-        for published in self._managed.values():
-            align8(body)
-            body += published.marshal()
-        body[0:4] = (len(body) - 8).to_bytes(4, "little")
-        return body
+        entries = [published.marshal() for published in self._managed.values()]
+        if entries:  # the last one is not padded
+            entries[-1] = entries[-1][: next(reversed(self._managed.values())).size]
+        length = sum(map(len, entries))
+        return b"".join((length.to_bytes(8, "little"), *entries))

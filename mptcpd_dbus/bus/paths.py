@@ -10,6 +10,8 @@ from mptcpd_dbus.core.network import Interface
 from mptcpd_dbus.core.policies import Policy
 from mptcpd_dbus.core.state import State, Thing
 
+_OF_CONNECTION = re.compile(f"{ROOT}/connection/([1-9][0-9]{{0,18}})(?:/|$)", re.ASCII)
+
 NOTHING = "/"
 """What a signal carries in place of the path of something that has no object."""
 
@@ -38,6 +40,12 @@ def path_of(thing: Thing | None) -> str:
 def connection_path(number: int) -> str:
     """Give the path of a connection."""
     return f"{ROOT}/connection/{number}"
+
+
+def connection_number(path: str) -> int:
+    """Give the number of the connection that the object at *path* is of; 0 if it is of none."""
+    found = _OF_CONNECTION.match(path)
+    return int(found[1]) if found else 0
 
 
 def subflow_path(connection: int, number: int) -> str:

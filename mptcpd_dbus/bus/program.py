@@ -52,8 +52,8 @@ _log = logging.getLogger(__name__)
 class Program:
     """The program *name* that exports Policy at *path*.
 
-    *queued* is called when there is something to `flush`; *end* hears why it decides no more, and
-    whether that is because nobody reads.
+    *queued* is called when there is something to `flush`, with its pictures; *end* hears why it
+    decides no more, and whether that is because nobody reads.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Program:
         path: str,
         handlers: dict[str, tuple[Method, Callable[..., Values]]],
         *,
-        queued: Callable[[], None],
+        queued: Callable[[tuple[Any, ...]], None],
         end: Callable[[str, bool], None],
     ) -> None:
         self.name = name
@@ -100,7 +100,7 @@ class Program:
             _log.exception("policy %s on the bus cannot be told %s", self.name, method.name)
             return
         self._untold.append((data, body_at))
-        self._queued()
+        self._queued(arguments)
 
     async def room(self) -> None:
         """Wait until few calls are held back, or none will be sent any more."""
@@ -179,7 +179,7 @@ class Program:
 
     def _dispatch(self, data: bytearray, body_at: int) -> None:
         finish(data, body_at, self._transport.next_serial())
-        self._transport.send_bytes(data, droppable=False)
+        self._transport.send(data)
 
     def _unwatch(self) -> None:
         for timer in (self._deaf, self._mute):

@@ -76,7 +76,7 @@ class Programs:
         peers: Peers,
         policies: Policies,
         index_of: Callable[[str], int],
-        queued: Callable[[], None],
+        queued: Callable[[tuple[Any, ...]], None],
     ) -> None:
         self._transport = transport
         self._peers = peers

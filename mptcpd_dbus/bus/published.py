@@ -117,7 +117,7 @@ def compiled(interface: Interface) -> CompiledInterface:
 class Published:
     """An object of ours on the bus."""
 
-    __slots__ = ("announced", "entry", "interfaces", "path", "target", "values")
+    __slots__ = ("announced", "entry", "interfaces", "path", "size", "target", "values")
 
     def __init__(self, path: str, target: object, interfaces: Sequence[Interface]) -> None:
         self.path = path
@@ -126,6 +126,7 @@ class Published:
         self.announced = False
         self.values: list[list[Any]] = []
         self.entry: bytes | None = None
+        self.size = 0
 
     @property
     def volatile(self) -> bool:
@@ -138,7 +139,7 @@ class Published:
         self.entry = None
 
     def marshal(self) -> bytes:
-        """Return the entry of this object: `o` and `a{sa{sv}}`, without padding at its end."""
+        """Return the entry of this object: `o` and `a{sa{sv}}` in `size` bytes, then padding."""
         if self.entry is None:
             buf = bytearray()
             _pack_path(buf, (self.path,))
@@ -148,5 +149,7 @@ class Published:
                 _pack_text(buf, (interface.name,))
                 interface.pack_properties(buf, values)
             end_array(buf, at)
+            self.size = len(buf)
+            align8(buf)
             self.entry = bytes(buf)
         return self.entry

@@ -19,15 +19,18 @@ class Publisher:
     ) -> None:
         self._tree = tree
         self._interfaces = {kind: (interface,) for kind, interface in interfaces.items()}
-        self._manager = interfaces[State]
+        self._manager = manager = interfaces[State]
+        self._signals = {
+            kind: (tree.event_signal(manager, signal), values)
+            for kind, (signal, values) in SIGNALS.items()
+        }
         for thing in state.everything():
             self._add(thing)
 
-    def publish(self, event: events.Event, change: Change) -> None:
-        """Queue *event*'s signal and show what it changed."""
-        signal, values = SIGNALS[type(event)]
-        self._tree.signal(self._manager, signal.name, *values(event, change))
-        self.show(change)
+    def tell(self, event: events.Event, change: Change) -> None:
+        """Queue *event*'s signal."""
+        signal, values = self._signals[type(event)]
+        signal(values(event, change))
 
     def show(self, change: Change) -> None:
         """Make the objects what *change* made the things."""
@@ -40,9 +43,8 @@ class Publisher:
             tree.changed(path_of(thing))
 
     def dropped(self, count: int) -> None:
-        """Tell that the bus did not take *count* signals so far; it takes some again."""
-        self._tree.signal(self._manager, SIGNALS_DROPPED.name, count)
-        self._tree.flush()
+        """Tell that the bus got *count* signals less so far; it gets the next ones again."""
+        self._tree.tell_now(self._manager, SIGNALS_DROPPED, count)
 
     def flush(self) -> None:
         """Send what has come together."""

@@ -14,9 +14,10 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from mptcpd_dbus.bus.budget import Budget
 from mptcpd_dbus.bus.descriptors import Descriptors
 from mptcpd_dbus.bus.message import CALL, HEAD_BYTES, Head, read_head
 from mptcpd_dbus.bus.names import (
@@ -38,8 +39,8 @@ class Stream:
     """Reads and writes *sock*, which is connected, authenticated and does not block.
 
     *on_message* gets every message and the descriptors that it brought, which are its to close;
-    *on_oversize* gets the head and header of one that is too large; *on_drained* is called when a
-    queue that dropped signals is empty, so that it can be told.
+    *on_oversize* gets the head and header of one that is too large; *on_dropped* is called when
+    signals were dropped and can be sent again, so that it can be told.
     """
 
     def __init__(
@@ -48,16 +49,18 @@ class Stream:
         descriptors: Descriptors,
         on_message: Callable[[Head, bytes, list[int]], None],
         on_oversize: Callable[[Head, bytes], None],
-        on_drained: Callable[[], None],
+        on_dropped: Callable[[], None],
         *,
         other_bytes: int = OTHER_BYTES,
+        signal_budget: int = 0,
     ) -> None:
         self._sock = sock
         self._other_bytes = other_bytes
         self._descriptors = descriptors
         self._on_message = on_message
         self._on_oversize = on_oversize
-        self._on_drained = on_drained
+        self._on_dropped = on_dropped
+        self._budget = Budget(signal_budget, self._tell_dropped)
         self._loop = asyncio.get_running_loop()
         self._inbox = bytearray()
         self._taken = 0  # bytes that went through the inbox
@@ -87,6 +90,7 @@ class Stream:
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._unstall()
+        self._budget.stop()
         if self._slicing is not None:
             self._slicing.cancel()
         with suppress(OSError):  # the bus may be gone
@@ -103,15 +107,8 @@ class Stream:
 
     # Out
 
-    def send(self, data: bytes | bytearray, *, droppable: bool) -> None:
-        """Queue a message; a signal that does not fit is dropped, and so is all up to the drain.
-
-        One gap is better than many: who is told of it looks again once.
-        """
-        if droppable and (self._dropping or self.queued + len(data) > QUEUE_BYTES):
-            self.signals_dropped += 1
-            self._dropping = True
-            return
+    def send(self, data: bytes | bytearray) -> None:
+        """Queue a message, which is never dropped: an answer, or a call."""
         if self.closed.done():
             return
         self._outbox.append(data)
@@ -119,6 +116,23 @@ class Stream:
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    def send_signals(self, signals: Sequence[bytes | bytearray]) -> None:
+        """Queue signals, or drop them: over the budget, or from a full queue on until it is empty.
+
+        One gap is better than many: who is told of it looks again once.
+        """
+        covered = self._budget.covers(len(signals))
+        data = b"".join(signals)
+        if not covered or self._dropping or self.queued + len(data) > QUEUE_BYTES:
+            self.signals_dropped += len(signals)
+            self._dropping |= covered
+            return
+        self.send(data)
+
+    def _tell_dropped(self) -> None:
+        if not self._dropping:  # else it is told when the queue is empty
+            self._on_dropped()
 
     async def taken(self) -> None:
         """Wait until no more is queued than goes into one send."""
@@ -156,7 +170,7 @@ class Stream:
         self.resume_reading()
         if self._dropping:
             self._dropping = False
-            self._on_drained()
+            self._on_dropped()
 
     def _next_to_send(self) -> bytes | bytearray | memoryview:
         """Take the messages that go into one send; a large one goes as it is."""

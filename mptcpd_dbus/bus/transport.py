@@ -9,7 +9,7 @@ authenticates, and everything after is ours.  Knows nothing of objects, callers 
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dbus_next import AuthError, BusType
@@ -24,6 +24,8 @@ from mptcpd_dbus.bus.message import (
     ERROR,
     ERROR_NAME,
     INTERFACE,
+    LENGTH_AND_SERIAL,
+    LENGTH_AT,
     MEMBER,
     NO_REPLY,
     PATH,
@@ -102,10 +104,13 @@ class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
 class Transport:
     """A connection to the bus at *address*: "system", "session" or a D-Bus address.
 
-    Answers and signals of more than *other_bytes* are refused.
+    Answers and signals of more than *other_bytes* are refused.  No more than *signal_budget*
+    signals a second are sent, if it is not 0.
     """
 
-    def __init__(self, address: str, other_bytes: int = OTHER_BYTES) -> None:
+    def __init__(
+        self, address: str, other_bytes: int = OTHER_BYTES, signal_budget: int = 0
+    ) -> None:
         check_dbus_next()
         match address:
             case "system":
@@ -123,8 +128,9 @@ class Transport:
             self._descriptors,
             self._receive,
             self._refuse,
-            self._drained,
+            self._dropped,
             other_bytes=other_bytes,
+            signal_budget=signal_budget,
         )
         self._serial = 0
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
@@ -133,7 +139,7 @@ class Transport:
         self.disconnected = self._stream.closed
         self.disconnected.add_done_callback(self._on_closed)
         self.on_call: Callable[[Incoming], None] | None = None
-        self.on_drained: Callable[[], None] | None = None
+        self.on_dropped: Callable[[], None] | None = None
         self.muted: dict[bytes, bool] = {}
         self.ignored = 0
 
@@ -181,21 +187,25 @@ class Transport:
         self._serial = self._serial % 0xFFFFFFFF + 1
         return self._serial
 
-    def send_bytes(self, data: bytes | bytearray, *, droppable: bool) -> None:
-        """Queue a message; a signal may be dropped, never an answer."""
-        self._stream.send(data, droppable=droppable)
+    def send(self, data: bytes | bytearray) -> None:
+        """Queue a message that is no signal of ours to all."""
+        self._stream.send(data)
+
+    def send_signals(self, signals: Sequence[bytes | bytearray]) -> None:
+        """Queue signals to all; they may be dropped, which `on_dropped` is told of."""
+        self._stream.send_signals(signals)
 
     async def taken(self) -> None:
         """Wait until the bus has taken most of what is queued, or is gone."""
         await self._stream.taken()
 
-    def _drained(self) -> None:
-        if self.on_drained is not None:
-            self.on_drained()
+    def _dropped(self) -> None:
+        if self.on_dropped is not None:
+            self.on_dropped()
 
     @property
     def signals_dropped(self) -> int:
-        """How many signals the queue had no room for."""
+        """How many signals the queue had no room for, or the budget."""
         return self._stream.signals_dropped
 
     async def call(
@@ -228,7 +238,7 @@ class Transport:
         encode(signature)(data, body)
         if flags & NO_REPLY:
             wire_message.finish(data, body_at, self.next_serial())
-            self.send_bytes(data, droppable=False)
+            self.send(data)
             return []
         async with asyncio.timeout(timeout):
             return await self.send_call(data, body_at)
@@ -240,7 +250,7 @@ class Transport:
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._answers[serial] = answer
         answer.add_done_callback(lambda _: self._answers.pop(serial, None))
-        self.send_bytes(data, droppable=False)
+        self.send(data)
         return answer
 
     def reply(self, call: Incoming, signature: str, body: bytes | bytearray) -> int:
@@ -256,10 +266,11 @@ class Transport:
         data = wire_message.header(RETURN, fields)
         if len(data) + len(body) > MESSAGE_BYTES:
             return self.reply_error(call, LIMITS_EXCEEDED, "the answer is too large for the bus")
-        body_at = len(data)
-        data += body
-        self.send_bytes(wire_message.finish(data, body_at, self.next_serial()), droppable=False)
-        return len(data)
+        LENGTH_AND_SERIAL.pack_into(data, LENGTH_AT, len(body), self.next_serial())
+        self.send(data)
+        if body:  # which may have megabytes, and is not copied
+            self.send(body)
+        return len(data) + len(body)
 
     def reply_error(self, call: Incoming, name: str, text: str) -> int:
         """Answer *call* with an error; the text becomes one line that the bus accepts."""
@@ -277,7 +288,7 @@ class Transport:
         )
         body_at = len(data)
         _pack_text(data, (line.encode(errors="replace").decode(),))
-        self.send_bytes(wire_message.finish(data, body_at, self.next_serial()), droppable=False)
+        self.send(wire_message.finish(data, body_at, self.next_serial()))
         return len(data)
 
     # What we receive

@@ -8,6 +8,7 @@ signatures of our own are ever packed.  Source: D-Bus specification, "Marshaling
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mptcpd_dbus.bus.signatures import (
@@ -52,6 +53,46 @@ def encode(signature: str) -> PackAll:
     return pack
 
 
+@cache
+def encode_flat(signature: str) -> Callable[[Sequence[Any]], bytes]:
+    """Return a fast packer for a body of texts, our own paths and numbers up to 32 bits.
+
+    Texts begin on four bytes, so where the numbers behind one lie follows from its length alone.
+    """
+    types = complete_types(signature)
+    starts = [0, *(at for at, code in enumerate(types) if code in "so" and at), len(types)]
+    steps = [
+        _flat_step(types[start:end], start, is_last=end == len(types))
+        for start, end in pairwise(starts)
+    ]
+
+    def pack(values: Sequence[Any]) -> bytes:
+        try:
+            return b"".join([step(values) for step in steps])
+        except MALFORMED as error:
+            raise WireError(f"cannot pack as {signature!r}: {error}") from error
+
+    return pack
+
+
+def _flat_step(types: list[str], start: int, *, is_last: bool) -> Callable[[Sequence[Any]], bytes]:
+    """Pack a text and the numbers up to the next one, or the numbers before the first text."""
+    if types[0] not in "so":
+        numbers = _layout(types, 0, fill=not is_last).pack
+        return lambda values: numbers(*values[start : start + len(types)])
+    ends = [_layout(types[1:], length + 1, fill=not is_last).pack for length in range(4)]
+    behind = slice(start + 1, start + len(types))
+
+    def pack(values: Sequence[Any]) -> bytes:
+        data: bytes = values[start].encode()
+        if 0 in data:
+            raise WireError("a string must not contain NUL")
+        size = len(data)
+        return _U32.pack(size) + data + b"\0" + ends[size & 3](*values[behind])
+
+    return pack
+
+
 def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:
     """One step per value; fixed sizes that need no more alignment than the first go as one."""
     steps: list[tuple[Pack, int | slice]] = []
@@ -69,13 +110,18 @@ def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:
     return steps, len(types)
 
 
-def _pack_run(types: list[str], alignment: int) -> Pack:
-    layout, size = "<", 0
+def _layout(types: list[str], position: int = 0, *, fill: bool = False) -> struct.Struct:
+    """Lay fixed sizes out from *position* on; if it is to *fill*, up to the next four bytes."""
+    layout = "<"
     for code in types:
         form, own = FIXED[code]
-        layout += "x" * (-size % own) + form
-        size += -size % own + own
-    packed = struct.Struct(layout).pack
+        layout += "x" * (-position % own) + form
+        position += -position % own + own
+    return struct.Struct(layout + "x" * (-position % 4 if fill else 0))
+
+
+def _pack_run(types: list[str], alignment: int) -> Pack:
+    packed = _layout(types).pack
     padding = [bytes(-n % alignment) for n in range(alignment)]
     mask = alignment - 1
 

@@ -15,8 +15,9 @@ class Connection:
     """An MPTCP connection (RFC 8684, section 1.3).
 
     `number` names it for ever, `token` only while it lives: the kernel uses tokens again.
+    `confirmed` says that it was told to be established, which it may be told when it is closing.
     `path_manager` ("kernel" or "userspace"), `uid` and `cgroup` are read from the kernel once the
-    connection outlives the batch of events it began in; until then they are "" and None.  `owner`
+    connection has settled or a policy wants to know; until then they are "" and None.  `owner`
     is the name of the policy that decides for it, "" while nobody does.
     """
 
@@ -27,6 +28,7 @@ class Connection:
     deny_join_id0: bool
     mapped: bool
     state: ConnectionState = ConnectionState.CREATED
+    confirmed: bool = False
     path_manager: str = ""
     uid: int | None = None
     cgroup: int | None = None

@@ -37,6 +37,14 @@ class Change:
     removed: tuple[Thing, ...] = ()
 
 
+def all_of(connection: Connection) -> "Iterator[Thing]":
+    """Give a connection and all that belongs to it, the container first."""
+    yield connection
+    yield from connection.subflows.values()
+    yield from connection.local_addresses.values()
+    yield from connection.remote_addresses.values()
+
+
 class State:
     """Connections by token, policies, the network, the kernel's endpoints and settings."""
 
@@ -116,10 +124,7 @@ class State:
         yield from self.endpoints.values()
         yield from self.policies.values()
         for connection in self.connections.values():
-            yield connection
-            yield from connection.subflows.values()
-            yield from connection.local_addresses.values()
-            yield from connection.remote_addresses.values()
+            yield from all_of(connection)
 
     # Connections.  An event for a token that is not known teaches nothing: a lone CLOSED belongs
     # to a connection that never became MPTCP, and ESTABLISHED or ANNOUNCED may follow CLOSED.
@@ -145,9 +150,11 @@ class State:
 
     def _connection_established(self, event: events.ConnectionEstablished) -> Change | None:
         connection = self.connections.get(event.token)
-        if connection is None or connection.state is not ConnectionState.CREATED:
+        if connection is None or connection.confirmed:
             return None
-        connection.state = ConnectionState.ESTABLISHED
+        connection.confirmed = True
+        if connection.state is ConnectionState.CREATED:  # it may have been found closing before
+            connection.state = ConnectionState.ESTABLISHED
         # The peer's wish may only be known by now.
         connection.deny_join_id0 |= event.deny_join_id0
         return Change(connection, connection, changed=(connection,))
@@ -158,15 +165,10 @@ class State:
             return None
         self._count_owned(connection.owner, -1)
         # No SUB_CLOSED comes for the subflows of a closed connection.
-        removed: tuple[Thing, ...] = (
-            *connection.subflows.values(),
-            *connection.local_addresses.values(),
-            *connection.remote_addresses.values(),
-            connection,
-        )
+        _, *content = all_of(connection)
         # Let go of them: a cycle would leave the freeing to the collector, which holds the loop.
         connection.subflows, connection.local_addresses, connection.remote_addresses = {}, {}, {}
-        return Change(connection, connection, removed=removed)
+        return Change(connection, connection, removed=(*content, connection))
 
     def _new_address(self, event: events.NewAddress) -> Change | None:
         connection = self.connections.get(event.token)

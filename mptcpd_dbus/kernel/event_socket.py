@@ -11,7 +11,8 @@ import socket
 from mptcpd_dbus.core.errors import DecodeError, KernelRefused, NotReady
 from mptcpd_dbus.core.events import MptcpEvent
 from mptcpd_dbus.kernel.family import NETLINK_GENERIC, find_family
-from mptcpd_dbus.kernel.mptcp_pm import EVENT_GROUP, FAMILY, decode_event
+from mptcpd_dbus.kernel.mptcp_events import EVENT_GROUP, decode_event
+from mptcpd_dbus.kernel.mptcp_pm import FAMILY
 from mptcpd_dbus.kernel.netlink import U16
 from mptcpd_dbus.kernel.netlink_socket import SOL_NETLINK, NetlinkSocket, widen
 from mptcpd_dbus.kernel.unread import Unread

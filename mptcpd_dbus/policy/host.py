@@ -79,6 +79,11 @@ class PolicyHost:
         """Whether no handler runs or waits."""
         return all(p.instance is None or p.mailbox.idle for p in self._all.values())
 
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether a policy waits for connections, to act on them at once."""
+        return self._owners.in_a_hurry
+
     def post(self, what: events.Event | readings.Reading, change: Change) -> None:
         """Queue *what*, which has just changed the state, for whom it concerns."""
         self._dispatch.post(what, change)

@@ -21,6 +21,7 @@ from mptcpd_dbus.policy.hosted import Hosted
 
 _AT_ONCE = 50  # connections
 _RELEASED = "connection_released"
+_HURRIED = ("new_connection", "connection_established")
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +38,17 @@ class Owners:
         self._untold: set[int] = set()
         self._guessed: set[int] = set()
         self._running: dict[str, Hosted] = {}
+        self._in_a_hurry = False
 
     @property
     def running(self) -> list[Hosted]:
         """All policies whose handlers are called, in the order of their ranks."""
         return list(self._running.values())
+
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether a policy waits for connections, to act on them at once."""
+        return self._in_a_hurry
 
     def line_up(self, policies: Iterable[Hosted], default: str) -> None:
         """Ask *policies* from now on, first the *default* one or those of its rules."""
@@ -49,6 +56,9 @@ class Owners:
         self._running = {policy.name: policy for policy in ranked}
         claiming = (p for p in ranked if p.kind.claims)
         self._line = sorted(claiming, key=lambda p: default not in (p.name, p.parent or p.name))
+        self._in_a_hurry = any(
+            policy.paused or policy.hears(handler) for policy in self._line for handler in _HURRIED
+        )
 
     def owner(self, connection: Connection) -> Hosted | None:
         """Give the running policy that decides for *connection* and has been told of it."""

@@ -83,6 +83,7 @@ class Service:
         )
         self.tree = ObjectTree(transport, self.peers, self._authorise)
         self.tree.add(ROOT, Thing(), [self.manager])
+        self.tell = self.tree.event_signal(self.manager, self.manager.signals[0])
 
     async def _authorise(
         self, call: Call, target: object, method: Method, details: dict[str, str]
@@ -129,14 +130,14 @@ async def test_signals_come_in_the_promised_order(service: Service, client: Mess
 
     service.tree.remove(ONE)
     service.tree.add(TWO, two, [service.connection])
-    service.tree.signal(service.manager, "NewConnection", TWO, 7)
-    service.tree.signal(service.manager, "NewConnection", TWO, 8)
+    service.tell((TWO, 7))
+    service.tell((TWO, 8))
     two.state = "established"
     service.tree.changed(TWO)
     service.tree.flush()
     two.state = "closing"
     service.tree.changed(TWO)
-    service.tree.signal(service.manager, "NewConnection", TWO, 9)
+    service.tell((TWO, 9))
     service.tree.flush()
     await until(lambda: len(heard) == 7)
 
@@ -177,7 +178,7 @@ async def test_what_came_and_went_within_a_batch_or_did_not_change_is_not_told(
     service.tree.add(TWO, Thing(2), [service.connection])
     service.tree.changed(TWO)
     service.tree.remove(TWO)
-    service.tree.signal(service.manager, "NewConnection", TWO, 1)
+    service.tell((TWO, 1))
     service.tree.flush()
     await until(lambda: len(heard) == 2)
 
@@ -297,7 +298,7 @@ async def test_objects_from_before_the_name_are_there_without_a_signal(
     heard = await subscribe(client)
     service.tree.add(ONE, Thing(1), [service.connection])
     service.tree.flush()
-    service.tree.signal(service.manager, "NewConnection", ONE, 1)
+    service.tell((ONE, 1))
     assert await transport.request_name(BUS_NAME)
     service.tree.start()
 

@@ -237,7 +237,7 @@ async def test_a_signal_that_says_somebody_left_is_believed_only_of_the_bus(
     forged = Transport(bus_address)
     await forged.connect()
 
-    forged.send_bytes(_owner_changed(forged, transport.unique_name, caller), droppable=False)
+    forged.send(_owner_changed(forged, transport.unique_name, caller))
     assert await ping(forged, door) == ""  # so it has arrived
 
     assert not told

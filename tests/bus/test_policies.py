@@ -86,7 +86,7 @@ class Stage(World):
             self.peers,
             self.policies,
             self.state.network.index_of,
-            self.engine.settle_soon,
+            lambda _: self.engine.settle_soon(),
         )
         self.tree = ObjectTree(transport, self.peers, self._authorise)
         self.tree.at_end = self.programs.flush

@@ -117,7 +117,7 @@ class Stage(HostedWorld):
             peers,
             self.host,
             self.state.network.index_of,
-            self.engine.settle_soon,
+            lambda _: self.engine.settle_soon(),
         )
         self.tree = ObjectTree(
             transport, peers, Authority(Nobody(transport, peers), self.programs).check

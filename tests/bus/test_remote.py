@@ -103,8 +103,7 @@ def test_what_belongs_to_a_connection_that_has_gone_is_not_taken_in() -> None:
 def _drop(stage: Stage) -> None:
     """Say that signals were dropped."""
     manager = next(i for i in stage.interfaces.values() if i.name == "org.mptcpd1.Manager")
-    stage.tree.signal(manager, SIGNALS_DROPPED.name, 1)
-    stage.tree.flush()
+    stage.tree.tell_now(manager, SIGNALS_DROPPED, 1)
 
 
 async def test_signals_that_were_dropped_lose_nothing_that_is_told(

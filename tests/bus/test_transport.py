@@ -246,23 +246,23 @@ async def test_a_bus_that_does_not_read_costs_signals_which_are_counted_and_told
     transport = Transport(stand_in.address)
     await transport.connect()
     drained: list[int] = []
-    transport.on_drained = lambda: drained.append(transport.signals_dropped)
+    transport.on_dropped = lambda: drained.append(transport.signals_dropped)
     reader, _ = await stand_in.peer
     reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  do not read
     text = "x" * 10_000
 
     sent = 0
     while not transport.signals_dropped:
-        transport.send_bytes(_signal(transport, "Event", text), droppable=True)
+        transport.send_signals([_signal(transport, "Event", text)])
         sent += 1
         if sent % 50 == 0:
             await asyncio.sleep(0)  # let it write until EAGAIN
-    transport.send_bytes(_signal(transport, "Reply", ""), droppable=False)
-    transport.send_bytes(_signal(transport, "Event", "small, but behind a gap"), droppable=True)
+    transport.send(_signal(transport, "Reply", ""))
+    transport.send_signals([_signal(transport, "Event", "small, but behind a gap")])
     assert not drained
     reader._transport.resume_reading()  # type: ignore[attr-defined]  # noqa: SLF001  read again
     await until(lambda: bool(drained))
-    transport.send_bytes(_signal(transport, "Event", "after the gap"), droppable=True)
+    transport.send_signals([_signal(transport, "Event", "after the gap")])
     received = [await read_message(reader) for _ in range(sent + 1)]
 
     assert sent * 10_000 > QUEUE_BYTES
@@ -314,7 +314,7 @@ async def test_a_client_that_never_reads_does_not_stop_the_others(
     raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
     text = "x" * 50_000
     for _ in range(400):  # 20 MB for somebody who does not read
-        transport.send_bytes(_signal(transport, "Event", text), droppable=True)
+        transport.send_signals([_signal(transport, "Event", text)])
         await until(lambda: not transport._stream.queued)  # noqa: SLF001  it left us
 
     reply = await asyncio.wait_for(
@@ -337,14 +337,14 @@ async def test_a_bus_that_takes_nothing_any_more_is_left(
     raw.sendall(raw_call(DBUS, DBUS_PATH, "AddMatch", encoded("type='signal'"), signature="s"))
     text = "x" * (1 << 20)
     for _ in range(150):  # MiB; the bus holds 127 of ours
-        transport.send_bytes(_signal(transport, "Event", text), droppable=False)
+        transport.send(_signal(transport, "Event", text))
     reason = await asyncio.wait_for(transport.disconnected, 20)
 
     assert "has taken nothing" in reason
     again = Transport(bus_address)
     await again.connect()
     for _ in range(150):
-        again.send_bytes(_signal(again, "Event", text), droppable=False)
+        again.send(_signal(again, "Event", text))
     assert await asyncio.wait_for(again.request_name("org.mptcpd1"), 20)
     again.disconnect()
     raw.close()

@@ -18,7 +18,8 @@ from mptcpd_dbus.kernel.family import (
     decode_family,
     find_family,
 )
-from mptcpd_dbus.kernel.mptcp_pm import EVENT_GROUP, FAMILY
+from mptcpd_dbus.kernel.mptcp_events import EVENT_GROUP
+from mptcpd_dbus.kernel.mptcp_pm import FAMILY
 from mptcpd_dbus.kernel.netlink import (
     NLM_F_ACK,
     NLM_F_DUMP,

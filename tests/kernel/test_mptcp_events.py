@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.errors import DecodeError
 from mptcpd_dbus.core.types import FourTuple
-from mptcpd_dbus.kernel.mptcp_pm import decode_event
+from mptcpd_dbus.kernel.mptcp_events import decode_event
 from mptcpd_dbus.kernel.netlink import U32, align, pack_attribute
 
 CAPTURES = json.loads((Path(__file__).parent / "captures" / "events_min.json").read_text())
