@@ -144,7 +144,7 @@ def test_the_page_has_every_option_of_the_help_and_no_other(
 def test_the_page_has_the_defaults_of_the_options_and_the_words_that_they_take() -> None:
     told = {tag.split("--")[1].split()[0]: text for tag, text in entries(DAEMON, "OPTIONS").items()}
     settings = [key for key in told if key.replace("-", "_") in Settings.model_fields]
-    assert len(settings) == 9
+    assert len(settings) == 11
 
     assert str(config.FILE) in told["config"]
     assert config.PLUGIN_DIR in told["plugin-dir"]

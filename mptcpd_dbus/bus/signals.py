@@ -125,8 +125,8 @@ SIGNALS: dict[type[events.Event], tuple[Signal, Callable[[Any, Change], Values]]
             "NewConnection",
             _CONNECTION,
             "A connection's first subflow finished its MP_CAPABLE handshake (RFC 8684, section"
-            " 3.1). The path is valid from now on; its object is announced with the same batch,"
-            " unless the connection has closed by then.",
+            " 3.1). The path can be called from now on; its object is announced when the connection"
+            " has settled (settle-time), or when somebody calls it.",
         ),
         _connection,
     ),
@@ -273,7 +273,8 @@ SIGNALS: dict[type[events.Event], tuple[Signal, Callable[[Any, Change], Values]]
 SIGNALS_DROPPED = Signal(
     "SignalsDropped",
     args("t count"),
-    "The bus did not take signals as fast as they came; 'count' of them were dropped since the"
-    " daemon joined the bus. It is the one signal that is no event. A client that follows signals"
-    " must read the objects anew.",
+    "Signals came faster than the bus takes them, or than it is given them (signal-budget); 'count'"
+    " of them were dropped since the daemon joined the bus. It is the one signal that is no event,"
+    " and comes once a second while there are too many. A client that follows signals must read the"
+    " objects anew.",
 )
