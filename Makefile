@@ -11,10 +11,12 @@ SANDBOX := $(VENV)/bin/python -m tests.lab.sandbox
 PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iproute2 systemd \
 	libglib2.0-bin nftables libxml2-utils libdbus-1-dev util-linux pkgconf network-manager \
 	zsh fish mandoc groff-base jq build-essential debhelper lintian debootstrap systemd-container
+# What `make bench` measures ours beside; like NetworkManager it is not started by its installation.
+PACKAGES_BENCH := mptcpd libmptcpd3-dev
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages format lint test test-system bench demo contract captures
+.PHONY: help setup packages packages-bench format lint test test-system bench demo contract captures
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,7 +26,9 @@ include systemd/install.mk
 
 setup: packages $(VENV)/.stamp ## install what is missing: Debian packages (as root), .venv
 
-packages:
+packages-bench: PACKAGES := $(PACKAGES_BENCH)
+packages-bench: PACKAGES_OPTIONAL :=
+packages packages-bench:
 	@missing() { for p; do dpkg-query -W -f '$${Status}' $$p 2>/dev/null \
 	        | grep -q ' installed$$' || echo $$p; done; }; \
 	wanted=$$(missing $(PACKAGES)); also=$$(missing $(PACKAGES_OPTIONAL)); \
@@ -34,8 +38,9 @@ packages:
 	    echo "make setup: install these Debian packages as root first:" $$wanted >&2; exit 1; \
 	fi; \
 	exec </dev/null; export DEBIAN_FRONTEND=noninteractive; \
-	case "$$wanted" in *network-manager*) \
-	    [ ! -d /run/systemd/system ] || systemctl mask NetworkManager.service;; esac && \
+	case "$$wanted" in *network-manager*) unit=NetworkManager.service;; \
+	    *mptcpd*) unit=mptcp.service;; *) unit=;; esac; \
+	[ -z "$$unit" ] || [ ! -d /run/systemd/system ] || systemctl mask $$unit && \
 	apt-get -q update && \
 	if [ -n "$$wanted" ]; then apt-get -qy install --no-install-recommends $$wanted; fi && \
 	for p in $$also; do apt-get -qy install --no-install-recommends $$p \
@@ -61,9 +66,8 @@ test: setup lint build ## everything, in namespaces of its own (ARGS='-k name' t
 test-system: setup build ## of these, what runs on booted Debian systems
 	$(SANDBOX) $(VENV)/bin/python -m pytest -m booted $(ARGS)
 
-bench: setup ## what 10,000 live connections cost, and how fast a policy acts
-	$(SANDBOX) $(VENV)/bin/python -m tests.bench.scale
-	$(SANDBOX) $(VENV)/bin/python -m tests.bench.latency
+bench: setup packages-bench ## ours beside Debian's mptcpd (ARGS='--only churn --quick --json FILE')
+	$(SANDBOX) $(VENV)/bin/python -m tests.bench $(ARGS)
 
 demo: setup ## a tour on two hosts with three links
 	$(SANDBOX) $(VENV)/bin/python -m tests.lab.demo

@@ -1,39 +1,86 @@
-"""What every benchmark plays on: the lab, a bus, the daemon on the client, and a subscriber."""
+"""What every benchmark plays on: the lab, a bus, applications, the truth, and a subscriber."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-import tempfile
+import asyncio
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
-from tests.e2e.stage import MANAGER, Stage
+from tests.bench.daemons import Name, Policy, Subject, mptcpd, ours
+from tests.bench.truth import Truth
 from tests.lab import users
+from tests.lab.app import App
 from tests.lab.bus import PrivateBus
-from tests.lab.client import BusClient
-from tests.lab.daemon import Daemon
-from tests.lab.hosts import Lab
+from tests.lab.hosts import SERVER, Lab
 from tests.lab.sandbox import initial_root, readable_repository
 
 
+@dataclass
+class Setting:
+    """The lab with one application on each host, of `tests/bench/load.py`."""
+
+    lab: Lab
+    bus: PrivateBus
+    client: App
+    server: App
+    truth: Truth
+    subscriber: App
+    listener: int
+    port: int
+
+    def running(self, name: Name, policy: Policy = "count") -> AbstractAsyncContextManager[Subject]:
+        """Run a daemon on the client."""
+        if name == "ours":
+            return ours(self.lab, self.subscriber, policy)
+        return mptcpd(self.lab, policy)
+
+    async def load(self, op: str, count: int, rate: float = 0, *, keep: bool = False) -> float:
+        """Have the client do what makes so many connections; give the seconds that it took."""
+        limit = 60 + count / (rate or 500)
+        answering = asyncio.ensure_future(
+            self.server.call("answer", listener=self.listener, count=count, keep=keep, limit=limit)
+        )
+        target = {"address": SERVER[4], "port": self.port}
+        took = await self.client.call(op, count=count, rate=rate, limit=limit, **target)
+        await answering
+        return float(took)
+
+    async def churn(self, count: int, rate: float = 0) -> float:
+        """Have connections come and go."""
+        return await self.load("come_and_go", count, rate)
+
+    async def hold(self, count: int, rate: float = 0) -> float:
+        """Have connections come and stay."""
+        return await self.load("hold", count, rate, keep=True)
+
+    async def let_go(self, count: int = 0) -> float:
+        """Have them closed, all or so many; give the seconds that it took the client."""
+        took = await self.client.call("let_go", count=count)
+        await self.server.call("let_go", count=count)
+        return float(took)
+
+
 @asynccontextmanager
-async def setting(*arguments: str) -> AsyncIterator[Stage]:
-    """Start the daemon with *arguments*, under the userspace path manager."""
+async def setting() -> AsyncIterator[Setting]:
+    """Set the stage, under the userspace path manager."""
     repository = readable_repository()
     if initial_root():
         users.install()
     policies = sorted((repository / "dbus").glob("*.conf")) if initial_root() else []
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        PrivateBus(policies=policies),
-        Lab() as lab,
-    ):
+    with PrivateBus(policies=policies) as bus, Lab() as lab, Truth(lab) as truth:
         lab.sysctl("client", "net.mptcp.path_manager", "userspace")
         # Or the client would search for free ports longer with each round.
-        lab.sysctl("client", "net.ipv4.ip_local_port_range", "1024 65535")
-        daemon = Daemon(lab, "client", Path(scratch, "daemon.log"))
-        daemon.log.touch()
-        await daemon.start(*arguments)
-        async with await BusClient.connect() as viewer:
-            await viewer.listen(f"type='signal',interface='{MANAGER}'")
-            yield Stage(lab, "client", daemon, viewer, lab.app("client"), lab.app("server"))
-        await daemon.stop()
+        for host in ("client", "server"):
+            lab.sysctl(host, "net.ipv4.ip_local_port_range", "1024 65535")
+            lab.sysctl(host, "net.ipv4.tcp_max_tw_buckets", 1000)
+        # A source of link2 leaves over link2, without a binding to the device.
+        lab.ip("client", "rule", "add", "from", "10.0.2.1", "lookup", 2)
+        lab.ip("client", "route", "add", SERVER[4], "via", "10.0.2.2", "dev", "link2", "table", 2)
+        module = [sys.executable, "-m"]
+        client = lab.app("client", argv=[*module, "tests.bench.load"])
+        server = lab.app("server", argv=[*module, "tests.bench.load"])
+        subscriber = lab.app("server", argv=[*module, "tests.bench.subscriber"])
+        await subscriber.call("subscribe")
+        listener, port = await server.call("listen", address=SERVER[4])
+        yield Setting(lab, bus, client, server, truth, subscriber, listener, port)

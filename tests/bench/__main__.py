@@ -1,0 +1,47 @@
+"""Measures our daemon beside Debian's mptcpd: `make bench`, with ARGS='--only churn --quick'."""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.churn import churn
+from tests.bench.command import command
+from tests.bench.figures import Figure
+from tests.bench.setting import Setting, setting
+
+WORKLOADS: dict[str, Callable[[Setting, bool], Awaitable[list[Figure]]]] = {
+    "churn": churn,
+    "command": command,
+}
+
+
+async def measure(names: list[str], quick: bool) -> list[Figure]:
+    """Run the workloads, each on a stage of its own; tell how far it is."""
+    figures: list[Figure] = []
+    for name in names:
+        sys.stderr.write(f"{name} ...\n")
+        async with setting() as it:
+            figures += await WORKLOADS[name](it, quick)
+    return figures
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=WORKLOADS, help="this workload alone")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and connections")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    given = parser.parse_args()
+    where = report.machine()
+    figures = asyncio.run(measure(given.only or list(WORKLOADS), given.quick))
+    sys.stdout.write(report.text(where, figures))
+    if given.json:
+        report.write(given.json, where, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The daemons under test behind one door: ours, and Debian's mptcpd with a plugin that counts.
+
+Each is a fresh process, on the client, run by an ordinary user with CAP_NET_ADMIN, as both units
+do it.  What one has handled is what it has done for each event: ours has sent a signal, which the
+subscriber counts; mptcpd has called its plugin, which counts (`reference.c`).
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+import contextlib
+import itertools
+import os
+import pwd
+import struct
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tests.lab import users
+from tests.lab.app import App
+from tests.lab.daemon import Daemon
+from tests.lab.hosts import Lab
+from tests.lab.plugin_files import PluginFiles
+from tests.lab.sandbox import SCRATCH, initial_root, readable_repository
+from tests.lab.wait import eventually
+
+Name = Literal["ours", "mptcpd"]
+Policy = Literal["count", "join"]
+
+MPTCPD = Path("/usr/libexec/mptcpd")
+COUNTERS = struct.Struct("=QQQ")  # struct counters of reference.c
+NO_EVENT = {"SignalsDropped", "EventsLost"}
+JOIN = """
+    from mptcpd_dbus.plugin import Plugin
+
+
+    class Join(Plugin):
+        '''Joins over link2'''
+
+        async def connection_established(self, connection):
+            await self.pm.create_subflow(
+                connection, interface="link2", local_port=connection.local_port
+            )
+"""
+_numbers = itertools.count(1)
+
+
+class Subject(Protocol):
+    """A daemon that runs."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    async def handled(self) -> int:
+        """Tell how many events it has handled since it was started."""
+
+
+class Ours:
+    """The daemon of this repository, and the subscriber that it tells everything."""
+
+    def __init__(self, daemon: Daemon, subscriber: App) -> None:
+        self._daemon, self._subscriber = daemon, subscriber
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._daemon.pid
+
+    async def handled(self) -> int:
+        """Count the signals that are events."""
+        heard = await self._subscriber.call("heard")
+        return sum(count for member, count in heard.items() if member not in NO_EVENT)
+
+
+class Mptcpd:
+    """Debian's, and the file in which its plugin counts."""
+
+    def __init__(self, process: subprocess.Popen[bytes], counters: Path) -> None:
+        self._process, self._counters = process, counters
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    async def handled(self) -> int:
+        """Read how many events its plugin was told."""
+        return self.counted()[1]
+
+    def counted(self) -> tuple[int, int, int]:
+        """Read whether it is ready, and how many events came of connections and the network."""
+        ready, events, network = COUNTERS.unpack(self._counters.read_bytes())
+        return ready, events, network
+
+
+@contextlib.asynccontextmanager
+async def ours(lab: Lab, subscriber: App, policy: Policy = "count") -> AsyncIterator[Ours]:
+    """Run ours; without a policy it has none, for it tells the bus of every event anyhow."""
+    daemon = Daemon(lab, "client", SCRATCH / "ours.log")
+    daemon.log.touch()
+    arguments = ["--signal-budget", "0"] if "--signal-budget" in _help() else []
+    if policy == "join":
+        plugins = PluginFiles()
+        plugins.write("join", JOIN)
+        arguments += ["--plugin-dir", str(plugins.path)]
+    await daemon.start(*arguments)
+    await subscriber.call("forget")
+    try:
+        yield Ours(daemon, subscriber)
+    finally:
+        await daemon.stop()
+
+
+@contextlib.asynccontextmanager
+async def mptcpd(lab: Lab, policy: Policy = "count") -> AsyncIterator[Mptcpd]:
+    """Run Debian's."""
+    directory = SCRATCH / f"mptcpd{next(_numbers)}"
+    directory.mkdir()
+    counters = directory / "counters"
+    counters.write_bytes(bytes(COUNTERS.size))
+    _compile(directory / "bench.so")
+    argv = [
+        *("env", f"BENCH_COUNTERS={counters}", f"BENCH_PLUGIN={policy}"),
+        *(str(MPTCPD), "--log=stderr", f"--plugin-dir={directory}"),
+        *("--load-plugins=bench", f"--path-manager={policy}"),
+    ]
+    if initial_root():
+        user = pwd.getpwnam(users.DAEMON)
+        os.chown(counters, user.pw_uid, user.pw_gid)
+        argv = users.as_user(users.DAEMON, argv, capability="net_admin")
+    with (directory / "log").open("wb") as log:
+        process = lab.popen("client", argv, stderr=log, cwd="/")
+    it = Mptcpd(process, counters)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"mptcpd has died: {(directory / 'log').read_text()}")
+        return it.counted()[0] == 1
+
+    try:
+        await eventually(ready, within=15)
+        yield it
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 10)
+
+
+def _compile(target: Path) -> None:
+    source = readable_repository() / "tests/bench/reference.c"
+    if not MPTCPD.exists():
+        raise RuntimeError("no mptcpd here: `make bench` installs it")
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, source],
+        check=True,
+    )
+
+
+def _help() -> str:
+    argv = [f"{readable_repository()}/.venv/bin/python", "-m", "mptcpd_dbus", "--help"]
+    return subprocess.run(
+        argv, check=True, capture_output=True, text=True, cwd=readable_repository()
+    ).stdout
