@@ -11,10 +11,14 @@ from tests.bench import report
 from tests.bench.churn import churn
 from tests.bench.command import command
 from tests.bench.figures import Figure
+from tests.bench.hold import hold
+from tests.bench.idle import idle
 from tests.bench.setting import Setting, setting
 
 WORKLOADS: dict[str, Callable[[Setting, bool], Awaitable[list[Figure]]]] = {
+    "idle": idle,
     "churn": churn,
+    "hold": hold,
     "command": command,
 }
 

@@ -4,6 +4,7 @@ Ours sends a signal for every event to one subscriber, mptcpd calls a plugin tha
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from statistics import median
 
@@ -43,7 +44,7 @@ async def churn(it: Setting, quick: bool) -> list[Figure]:
 
         async def measure(name: Name, count: int = count, rate: float = rate) -> Run:
             async with it.running(name) as subject:
-                return await run(it, subject, count, rate)
+                return await run(it, subject, it.churn(count, rate), count)
 
         runs = await alternate(1 if quick else 5, measure)
         bus = median(one.bus for one in runs.ours)
@@ -62,12 +63,12 @@ async def churn(it: Setting, quick: bool) -> list[Figure]:
     return figures
 
 
-async def run(it: Setting, subject: Subject, count: int, rate: float = 0) -> Run:
-    """Let a daemon see so many connections."""
+async def run(it: Setting, subject: Subject, loading: Awaitable[float], count: int) -> Run:
+    """Let a daemon see what so many connections do, which takes the seconds that it gives."""
     it.truth.forget()
     earlier = await subject.handled()
     before, bus = cpu(subject.pid), cpu(it.bus.pid)
-    took = await it.churn(count, rate)
+    took = await loading
     events = it.truth.events()
     handled = await handled_in_all(subject, earlier + events) - earlier
     seconds = await spent(subject.pid, before)
