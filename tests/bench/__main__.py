@@ -11,14 +11,24 @@ from tests.bench import report
 from tests.bench.churn import churn
 from tests.bench.command import command
 from tests.bench.figures import Figure
+from tests.bench.flap import flap
+from tests.bench.growth import growth
 from tests.bench.hold import hold
 from tests.bench.idle import idle
+from tests.bench.overflow import overflow
+from tests.bench.restart import restart
 from tests.bench.setting import Setting, setting
+from tests.bench.subflow import subflow
 
 WORKLOADS: dict[str, Callable[[Setting, bool], Awaitable[list[Figure]]]] = {
     "idle": idle,
     "churn": churn,
+    "subflow": subflow,
     "hold": hold,
+    "overflow": overflow,
+    "restart": restart,
+    "growth": growth,
+    "flap": flap,
     "command": command,
 }
 

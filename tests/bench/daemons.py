@@ -29,7 +29,7 @@ Name = Literal["ours", "mptcpd"]
 Policy = Literal["count", "join"]
 
 MPTCPD = Path("/usr/libexec/mptcpd")
-COUNTERS = struct.Struct("=QQQ")  # struct counters of reference.c
+COUNTERS = struct.Struct("=QQ")  # struct counters of reference.c
 NO_EVENT = {"SignalsDropped", "EventsLost"}
 JOIN = """
     from mptcpd_dbus.plugin import Plugin
@@ -89,14 +89,14 @@ class Mptcpd:
         """Read how many events its plugin was told."""
         return self.counted()[1]
 
-    def counted(self) -> tuple[int, int, int]:
-        """Read whether it is ready, and how many events came of connections and the network."""
-        ready, events, network = COUNTERS.unpack(self._counters.read_bytes())
-        return ready, events, network
+    def counted(self) -> tuple[int, int]:
+        """Read whether it is ready, and how many events came."""
+        ready, events = COUNTERS.unpack(self._counters.read_bytes())
+        return ready, events
 
 
 @contextlib.asynccontextmanager
-async def ours(lab: Lab, subscriber: App, policy: Policy = "count") -> AsyncIterator[Ours]:
+async def ours(lab: Lab, subscriber: App, policy: Policy, buffer: int) -> AsyncIterator[Ours]:
     """Run ours; without a policy it has none, for it tells the bus of every event anyhow."""
     daemon = Daemon(lab, "client", SCRATCH / "ours.log")
     daemon.log.touch()
@@ -105,6 +105,8 @@ async def ours(lab: Lab, subscriber: App, policy: Policy = "count") -> AsyncIter
         plugins = PluginFiles()
         plugins.write("join", JOIN)
         arguments += ["--plugin-dir", str(plugins.path)]
+    if buffer:
+        arguments += ["--netlink-buffer", str(buffer)]
     await daemon.start(*arguments)
     await subscriber.call("forget")
     try:
@@ -114,7 +116,7 @@ async def ours(lab: Lab, subscriber: App, policy: Policy = "count") -> AsyncIter
 
 
 @contextlib.asynccontextmanager
-async def mptcpd(lab: Lab, policy: Policy = "count") -> AsyncIterator[Mptcpd]:
+async def mptcpd(lab: Lab, policy: Policy, buffer: int) -> AsyncIterator[Mptcpd]:
     """Run Debian's."""
     directory = SCRATCH / f"mptcpd{next(_numbers)}"
     directory.mkdir()
@@ -122,7 +124,7 @@ async def mptcpd(lab: Lab, policy: Policy = "count") -> AsyncIterator[Mptcpd]:
     counters.write_bytes(bytes(COUNTERS.size))
     _compile(directory / "bench.so")
     argv = [
-        *("env", f"BENCH_COUNTERS={counters}", f"BENCH_PLUGIN={policy}"),
+        *("env", f"BENCH_COUNTERS={counters}", f"BENCH_PLUGIN={policy}", f"BENCH_BUFFER={buffer}"),
         *(str(MPTCPD), "--log=stderr", f"--plugin-dir={directory}"),
         *("--load-plugins=bench", f"--path-manager={policy}"),
     ]

@@ -4,9 +4,9 @@
 from dataclasses import dataclass
 
 from tests.bench.account import Memory, memory
-from tests.bench.churn import Run, run
 from tests.bench.daemons import Name
 from tests.bench.figures import Figure, alternate
+from tests.bench.follow import Run, follow
 from tests.bench.setting import Setting
 
 LIVE = 10_000
@@ -29,10 +29,10 @@ async def hold(it: Setting, quick: bool) -> list[Figure]:
 
     async def measure(name: Name) -> Held:
         async with it.running(name) as subject:
-            came = await run(it, subject, it.hold(count), count)
+            came = await follow(it, subject, it.hold(count))
             size = memory(subject.pid)
-            went = await run(it, subject, it.let_go(), count)
-            after = await run(it, subject, it.churn(AFTER), AFTER)
+            went = await follow(it, subject, it.let_go())
+            after = await follow(it, subject, it.churn(AFTER))
             return Held(came, size, went, after)
 
     found = await alternate(1 if quick else 3, measure)

@@ -29,11 +29,13 @@ class Setting:
     listener: int
     port: int
 
-    def running(self, name: Name, policy: Policy = "count") -> AbstractAsyncContextManager[Subject]:
-        """Run a daemon on the client."""
+    def running(
+        self, name: Name, policy: Policy = "count", buffer: int = 0
+    ) -> AbstractAsyncContextManager[Subject]:
+        """Run a daemon on the client, with the buffer for events that it has or so many bytes."""
         if name == "ours":
-            return ours(self.lab, self.subscriber, policy)
-        return mptcpd(self.lab, policy)
+            return ours(self.lab, self.subscriber, policy, buffer)
+        return mptcpd(self.lab, policy, buffer)
 
     async def load(self, op: str, count: int, rate: float = 0, *, keep: bool = False) -> float:
         """Have the client do what makes so many connections; give the seconds that it took."""

@@ -136,8 +136,7 @@ class Stage:
 
     def tokens(self) -> set[int]:
         """Give the tokens of the live connections that ss(8) shows."""
-        text = self.lab.ss(self.host, "-MinHO", "state", "established")
-        return {int(word[6:], 16) for word in text.split() if word.startswith("token:")}
+        return self.lab.tokens(self.host)
 
     async def subflows(self) -> set[tuple[Any, ...]]:
         """Give token, 4-tuple, IDs, and backup by us and by the peer, of every Subflow object."""

@@ -141,6 +141,11 @@ class Lab:
         """Return what `ss` says on a host."""
         return self.run(host, ["ss", *arguments])
 
+    def tokens(self, host: Host) -> set[int]:
+        """Give the tokens of the live connections of a host, as ss(8) shows them."""
+        words = self.ss(host, "-MinHO", "state", "established").split()
+        return {int(word[6:], 16) for word in words if word.startswith("token:")}
+
     def sysctl(self, host: Host, key: str, value: object | None = None) -> str:
         """Write a sysctl of a host if a value is given, and read it."""
         path = Path("/proc/sys", *key.split("."))
