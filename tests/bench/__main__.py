@@ -15,6 +15,9 @@ from tests.bench.flap import flap
 from tests.bench.growth import growth
 from tests.bench.hold import hold
 from tests.bench.idle import idle
+from tests.bench.latency import latency
+from tests.bench.live import live
+from tests.bench.objects import objects
 from tests.bench.overflow import overflow
 from tests.bench.restart import restart
 from tests.bench.setting import Setting, setting
@@ -29,6 +32,9 @@ WORKLOADS: dict[str, Callable[[Setting, bool], Awaitable[list[Figure]]]] = {
     "restart": restart,
     "growth": growth,
     "flap": flap,
+    "live": live,
+    "objects": objects,
+    "latency": latency,
     "command": command,
 }
 

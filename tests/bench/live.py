@@ -1,0 +1,89 @@
+"""What an event costs while 10,000 connections live, beside what it costs while 10 do.
+
+A sweep of ours, which compares everything with the kernel now and then, is no event: a round in
+which one fell does not count.  What a sweep costs stands for itself.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+import asyncio
+from dataclasses import dataclass
+from statistics import mean
+
+from tests.bench.account import cpu
+from tests.bench.daemons import Name, Subject
+from tests.bench.figures import Figure, alternate
+from tests.bench.follow import follow
+from tests.bench.setting import Setting
+from tests.lab.client import ROOT, BusClient
+from tests.lab.wait import eventually
+
+FEW, MANY = 10, 10_000
+CHURN, RATE = 2_000, 1_000
+WANTED = 1.2
+BUFFER = 64 << 20  # else mptcpd would be deaf by now
+
+
+@dataclass(frozen=True)
+class Live:
+    """Microseconds of CPU per event with few, and with many."""
+
+    few: float
+    many: float
+
+
+async def live(it: Setting, quick: bool) -> list[Figure]:
+    """Compare how the cost grows with what is live."""
+    many = MANY // 10 if quick else MANY
+    sweeps: list[float] = []
+
+    async def measure(name: Name) -> Live:
+        async with it.running(name, buffer=BUFFER) as subject, await BusClient.connect() as viewer:
+            await follow(it, subject, it.hold(FEW))
+            before = await _cost(it, subject, name, viewer)
+            await follow(it, subject, it.hold(many - FEW))
+            then = await _cost(it, subject, name, viewer)
+            if name == "ours":
+                sweeps.append(await _sweep(subject, viewer))
+            await follow(it, subject, it.let_go(many - FEW))
+            after = await _cost(it, subject, name, viewer)  # machines change their minds
+            await it.let_go()
+            return Live(mean((before, after)), then)
+
+    found = await alternate(1 if quick else 3, measure)
+    what = f"{many:,} live"
+    return [
+        found.figure((what, f"CPU per event with {FEW}", "us"), lambda one: one.few),
+        found.figure((what, f"CPU per event with {many:,}", "us"), lambda one: one.many),
+        found.figure(
+            (what, "the latter to the former", ""),
+            lambda one: one.many / one.few,
+            most=WANTED,
+            judged="ours",
+        ),
+        Figure(what, "CPU of a sweep", "ms", min(sweeps)),
+    ]
+
+
+async def _cost(it: Setting, subject: Subject, name: Name, viewer: BusClient) -> float:
+    while True:
+        sweeps = await _sweeps(viewer) if name == "ours" else 0
+        found = await follow(it, subject, it.churn(CHURN, RATE))
+        if name == "mptcpd" or await _sweeps(viewer) == sweeps:
+            return found.cost
+
+
+async def _sweep(subject: Subject, viewer: BusClient) -> float:
+    """Give the milliseconds of CPU of a sweep without any event."""
+    for _ in range(2):  # from the end of one to the end of the next
+        before, sweeps = cpu(subject.pid), await _sweeps(viewer)
+
+        async def another(sweeps: int = sweeps) -> bool:
+            await asyncio.sleep(0.5)  # asking costs the daemon, too
+            return await _sweeps(viewer) > sweeps
+
+        await eventually(another, within=120)
+    return (cpu(subject.pid) - before) * 1e3
+
+
+async def _sweeps(viewer: BusClient) -> int:
+    return int((await viewer.call(ROOT, "org.mptcpd1.Manager", "GetStatistics"))["sweeps"])
