@@ -36,9 +36,11 @@ JOIN = """
 
 
     class Join(Plugin):
-        '''Joins over link2'''
+        '''Joins over link2 what goes to the server's one address'''
 
         async def connection_established(self, connection):
+            if connection.remote_address != "10.0.9.1":
+                return
             await self.pm.create_subflow(
                 connection, interface="link2", local_port=connection.local_port
             )

@@ -54,7 +54,7 @@ async def objects(it: Setting, quick: bool) -> list[Figure]:
 
 
 async def _round(it: Setting, count: int) -> Answers:
-    await it.hold(count)
+    await it.hold_aside(count)
     bus = RawBus()
     async with it.running("ours", "join") as subject:  # which has packed none of them yet
         cold = await _answer(subject, bus)

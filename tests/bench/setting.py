@@ -12,8 +12,10 @@ from tests.bench.truth import Truth
 from tests.lab import users
 from tests.lab.app import App
 from tests.lab.bus import PrivateBus
-from tests.lab.hosts import SERVER, Lab
+from tests.lab.hosts import SERVER, Lab, address
 from tests.lab.sandbox import initial_root, readable_repository
+
+ASIDE = address("server", 1)
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Setting:
     subscriber: App
     listener: int
     port: int
+    aside: tuple[int, int]
+    """Another listener and port, on an address that the policy does not join to."""
 
     def running(
         self, name: Name, policy: Policy = "count", buffer: int = 0
@@ -37,29 +41,38 @@ class Setting:
             return ours(self.lab, self.subscriber, policy, buffer)
         return mptcpd(self.lab, policy, buffer)
 
-    async def load(self, op: str, count: int, rate: float = 0, *, keep: bool = False) -> float:
-        """Have the client do what makes so many connections; give the seconds that it took."""
-        limit = 60 + count / (rate or 500)
-        answering = asyncio.ensure_future(
-            self.server.call("answer", listener=self.listener, count=count, keep=keep, limit=limit)
-        )
-        target = {"address": SERVER[4], "port": self.port}
-        took = await self.client.call(op, count=count, rate=rate, limit=limit, **target)
-        await answering
-        return float(took)
-
     async def churn(self, count: int, rate: float = 0) -> float:
-        """Have connections come and go."""
-        return await self.load("come_and_go", count, rate)
+        """Have connections come and go, so many a second if it can; give how long it took."""
+        target = {"address": SERVER[4], "port": self.port}
+        return await self._load("come_and_go", self.listener, count, rate=rate, **target)
 
     async def hold(self, count: int, rate: float = 0) -> float:
         """Have connections come and stay."""
-        return await self.load("hold", count, rate, keep=True)
+        target = {"address": SERVER[4], "port": self.port}
+        return await self._load("hold", self.listener, count, rate=rate, **target)
+
+    async def hold_aside(self, count: int) -> float:
+        """Have such connections come and stay that a policy leaves alone."""
+        listener, port = self.aside
+        target = {"address": ASIDE, "port": port}
+        return await self._load("hold", listener, count, rate=0, **target)
 
     async def let_go(self, count: int = 0) -> float:
         """Have them closed, all or so many; give the seconds that it took the client."""
         took = await self.client.call("let_go", count=count)
         await self.server.call("let_go", count=count)
+        return float(took)
+
+    async def _load(
+        self, op: str, listener: int, count: int, *, rate: float, **target: object
+    ) -> float:
+        limit = 60 + count / (rate or 500)
+        keep = op == "hold"
+        answering = asyncio.ensure_future(
+            self.server.call("answer", listener=listener, count=count, keep=keep, limit=limit)
+        )
+        took = await self.client.call(op, count=count, rate=rate, limit=limit, **target)
+        await answering
         return float(took)
 
 
@@ -85,4 +98,5 @@ async def setting() -> AsyncIterator[Setting]:
         subscriber = lab.app("server", argv=[*module, "tests.bench.subscriber"])
         await subscriber.call("subscribe")
         listener, port = await server.call("listen", address=SERVER[4])
-        yield Setting(lab, bus, client, server, truth, subscriber, listener, port)
+        aside = await server.call("listen", address=ASIDE)
+        yield Setting(lab, bus, client, server, truth, subscriber, listener, port, aside)
