@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Figure
+from tests.lab.sandbox import REPOSITORY
 
-DOCUMENT = Path("docs/performance.md")
+DOCUMENT = REPOSITORY / "docs/performance.md"
 BEGIN, END = "<!-- figures: make bench -->", "<!-- end of figures -->"
 HEAD = ("workload", "what", "unit", "ours", "mptcpd", "ratio", "wanted", "")
 

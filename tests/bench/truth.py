@@ -10,6 +10,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Self
 
 from tests.lab.hosts import Host, Lab
@@ -33,7 +34,8 @@ class Truth:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
         self._socket.bind((0, 0))
         self._kind, group = self._family()
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        with suppress(PermissionError):  # who is not root can only hear a few
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
         self._socket.setblocking(False)
         self.counts: Counter[int] = Counter()

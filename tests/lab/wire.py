@@ -7,6 +7,7 @@ runs.  TCP over IPv4 only.  Source: packet(7), socket(7) (SO_TIMESTAMPNS).
 
 import socket
 import struct
+from contextlib import suppress
 from typing import NamedTuple, Self
 
 from tests.lab.hosts import Host, Lab
@@ -38,7 +39,8 @@ class Wire:
                 socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL)
             )
             self._socket.bind((f"link{link}", ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        with suppress(PermissionError):  # who is not root can only wait for a few
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
     def __enter__(self) -> Self:
