@@ -19,9 +19,10 @@ PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plu
 MANUAL = manual.CLIENT
 OWN = REPOSITORY / "docs/own-connections.md"
 FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
+PERFORMANCE = REPOSITORY / "docs/performance.md"
 DOCUMENTS = (
     *(README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP),
-    *(API, OWN, FROM_MPTCPD),
+    *(API, OWN, FROM_MPTCPD, PERFORMANCE),
 )
 
 _BEGINS = {"console": r"\$ ", "ini": r"\[\w", "python": '"""', "toml": r"\[\["}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.lab.wait import eventually
 
-STILL = 5  # looks without a change of a hundredth of a second each
+STILL = 25  # looks of a hundredth of a second without a change: longer than objects take to settle
 
 
 class Memory(NamedTuple):
