@@ -8,6 +8,7 @@ subscriber counts; mptcpd has called its plugin, which counts (`reference.c`).
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -161,6 +162,7 @@ def _compile(target: Path) -> None:
     )
 
 
+@functools.cache
 def _help() -> str:
     argv = [f"{readable_repository()}/.venv/bin/python", "-m", "mptcpd_dbus", "--help"]
     return subprocess.run(

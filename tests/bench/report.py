@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
+    if isinf(value):
+        return "never"
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
