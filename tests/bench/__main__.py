@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -39,29 +40,34 @@ WORKLOADS: dict[str, Callable[[Setting, bool], Awaitable[list[Figure]]]] = {
 }
 
 
-async def measure(names: list[str], quick: bool) -> list[Figure]:
-    """Run the workloads, each on a stage of its own; tell how far it is."""
-    figures: list[Figure] = []
-    for name in names:
-        sys.stderr.write(f"{name} ...\n")
-        async with setting() as it:
-            figures += await WORKLOADS[name](it, quick)
-    return figures
+async def measure(name: str, quick: bool) -> list[Figure]:
+    """Run a workload on a stage of its own."""
+    sys.stderr.write(f"{name} ...\n")
+    async with setting() as it:
+        return await WORKLOADS[name](it, quick)
 
 
-def main() -> None:
-    """Measure and report."""
+def main() -> int:
+    """Measure and report; a workload that fails costs its own rows."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=WORKLOADS, help="this workload alone")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and connections")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     given = parser.parse_args()
     where = report.machine()
-    figures = asyncio.run(measure(given.only or list(WORKLOADS), given.quick))
+    figures: list[Figure] = []
+    failed = 0
+    for name in given.only or WORKLOADS:
+        try:
+            figures += asyncio.run(measure(name, given.quick))
+        except Exception:  # noqa: BLE001 # whatever it is, it is told
+            traceback.print_exc()
+            failed += 1
     sys.stdout.write(report.text(where, figures))
     if given.json:
         report.write(given.json, where, figures)
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
