@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
@@ -22,8 +22,16 @@ from mptcpd_dbus.settling import Settling
 
 # A policy's first command waits for nobody: the peer answers meanwhile.
 _ACTED_ON = {events.NewConnection, events.ConnectionEstablished}
+_EVENTS = frozenset(get_args(events.Event))
 _IMPLYING = {events.NewConnection, events.DeleteInterface}
-_NOTICED = {events.NewSubflow, events.SubflowClosed, events.ConnectionClosed}
+_FOLLOWED = {
+    events.NewConnection,
+    events.NewSubflow,
+    events.SubflowClosed,
+    events.ConnectionClosed,
+    readings.EndpointsRead,
+    readings.ManagementRead,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -96,11 +104,12 @@ class Engine:
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
         """Take a batch in, in order, then settle."""
         known = self.state.connections
+        step = self.step
         for what in batch:
             # One that is known was found by a dump, and may be older than this.
             if type(what) is events.NewConnection and what.token not in known:
                 self.pm.newborn.add(what.token)
-            self.step(what)
+            step(what)
         self.settle()
 
     def take(self, what: events.Event | readings.Reading) -> None:
@@ -164,6 +173,43 @@ class Engine:
         self._settled = None
         self._publish()
 
+    def step(self, what: events.Event | readings.Reading) -> None:
+        """Take one thing in, within a batch."""
+        kind = type(what)
+        event = cast("events.Event", what) if kind in _EVENTS else None
+        if event is not None:
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s", event, extra=self._about(event))
+            if kind in _IMPLYING:
+                for implied in self.state.implied_by(event):
+                    self.step(implied)
+        change = self.state.apply(what)
+        if change is not None:
+            self._tell(event, change)
+        if kind in _FOLLOWED:
+            self._follow(what, change)
+        if change is not None and self._policies is not None:
+            self._policies.post(what, change)
+
+    def _follow(self, what: events.Event | readings.Reading, change: Change | None) -> None:
+        """Do what *what* asks for, beyond the state."""
+        match what:
+            case readings.EndpointsRead():
+                self.pm.own_endpoints.forget_gone()
+            case readings.ManagementRead():  # NetworkManager may have set some: no event tells
+                with suppress(MptcpdError, OSError):  # then the next sweep tells
+                    self.step(self.kernel.endpoints())
+            case events.NewConnection() if change is not None:
+                if change.connection is not None and self.in_a_hurry:
+                    self._incomplete.append(change.connection)
+                if len(self.state.connections) == 1:
+                    self.wake.set()  # the sweep sleeps while there are none
+            case events.NewSubflow() | events.SubflowClosed() | events.ConnectionClosed():
+                if change is not None:
+                    self.pm.notice(what, change)
+            case _:
+                pass
+
     def _tell(self, event: events.Event | None, change: Change) -> None:
         """Show the bus what happened; what policies act on, and all after it, when they have."""
         if self._untold or (type(event) in _ACTED_ON and self.in_a_hurry):
@@ -173,58 +219,19 @@ class Engine:
 
     def _show(self, event: events.Event | None, change: Change) -> None:
         publisher, connection = self._publisher, change.connection
-        if publisher is not None and event is not None:
+        if event is not None and publisher is not None:
             publisher.tell(event, change)
         if connection is not None:
-            if type(event) is events.NewConnection:
+            kind = type(event)
+            if kind is events.NewConnection:
                 self._young.come(connection, asyncio.get_running_loop().time())
                 return
             if connection in self._young:
-                if type(event) is events.ConnectionClosed:
+                if kind is events.ConnectionClosed:
                     self._young.leave(connection)
                 return
         if publisher is not None:
             publisher.show(change)
-
-    def step(self, what: events.Event | readings.Reading) -> None:
-        """Take one thing in, within a batch."""
-        if isinstance(what, readings.Reading):
-            change = self.state.apply(what)
-            if change is not None:
-                self._tell(None, change)
-            if isinstance(what, readings.EndpointsRead):
-                self.pm.own_endpoints.forget_gone()
-            if isinstance(what, readings.ManagementRead):
-                self._read_endpoints()
-        else:
-            change = self._happen(what)
-        if change is not None and self._policies is not None:
-            self._policies.post(what, change)
-
-    def _read_endpoints(self) -> None:
-        """Look at those that NetworkManager may have set: the kernel tells nobody of them."""
-        with suppress(MptcpdError, OSError):  # then the next sweep tells
-            self.step(self.kernel.endpoints())
-
-    def _happen(self, event: events.Event) -> Change | None:
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("%s", event, extra=self._about(event))
-        kind = type(event)
-        if kind in _IMPLYING:
-            for implied in self.state.implied_by(event):
-                self.step(implied)
-        change = self.state.apply(event)
-        if change is None:
-            return None
-        if kind is events.NewConnection:
-            if change.connection is not None and self.in_a_hurry:
-                self._incomplete.append(change.connection)
-            if len(self.state.connections) == 1:
-                self.wake.set()  # the sweep sleeps while there are none
-        self._tell(event, change)
-        if kind in _NOTICED:
-            self.pm.notice(event, change)
-        return change
 
     def _about(self, event: events.Event) -> dict[str, dict[str, str]]:
         """Name what an event is about, for the log."""

@@ -143,15 +143,15 @@ class Joins:
 
     def notice(self, event: events.Event) -> None:
         """Hand *event* to the join that it is about, if any."""
-        if isinstance(event, events.NewSubflow | events.SubflowClosed):
+        if isinstance(event, events.ConnectionClosed):
+            for waiting in self._joins.get(event.token, {}).values():
+                waiting.hear(None)
+            self._left.pop(event.token, None)
+        elif isinstance(event, (events.NewSubflow, events.SubflowClosed)):
             key = join_key(event)
             join = self._joins.get(event.token, {}).get(key)
             if join is not None and join.concerns(event):
                 join.hear(event)
-        elif isinstance(event, events.ConnectionClosed):
-            for join in self._joins.get(event.token, {}).values():
-                join.hear(None)
-            self._left.pop(event.token, None)
 
 
 def failure(event: events.SubflowClosed, *, accepted: bool) -> SubflowFailed:

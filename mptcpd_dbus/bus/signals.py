@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mptcpd_dbus.bus.interface import Signal, args
-from mptcpd_dbus.bus.paths import path_of
+from mptcpd_dbus.bus.paths import connection_path, path_of
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.network import Interface
 from mptcpd_dbus.core.state import Change
@@ -37,7 +37,7 @@ NO_RESET_REASON = -1
 
 def _connection(event: Any, change: Change) -> Values:
     return (
-        path_of(change.connection),
+        _path(change),
         event.token,
         *event.four_tuple,
         event.server_side,
@@ -45,12 +45,17 @@ def _connection(event: Any, change: Change) -> Values:
     )
 
 
+def _path(change: Change) -> str:
+    assert change.connection is not None  # noqa: S101 # for the type checker
+    return connection_path(change.connection.number)
+
+
 def _closed(event: Any, change: Change) -> Values:
-    return (path_of(change.connection), event.token)
+    return (_path(change), event.token)
 
 
 def _address(event: Any, change: Change) -> Values:
-    return (path_of(change.connection), path_of(change.subject), event.token, event.remote_id)
+    return (_path(change), path_of(change.subject), event.token, event.remote_id)
 
 
 def _new_address(event: Any, change: Change) -> Values:
@@ -61,7 +66,7 @@ def _subflow(event: Any, change: Change) -> Values:
     subflow = change.subject
     interface = getattr(subflow, "interface", None)
     return (
-        path_of(change.connection),
+        _path(change),
         path_of(subflow),
         event.token,
         *event.four_tuple,

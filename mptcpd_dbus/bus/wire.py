@@ -7,7 +7,7 @@ signatures of our own are ever packed.  Source: D-Bus specification, "Marshaling
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -84,13 +84,19 @@ def _flat_step(types: list[str], start: int, *, is_last: bool) -> Callable[[Sequ
     behind = slice(start + 1, start + len(types))
 
     def pack(values: Sequence[Any]) -> bytes:
-        data: bytes = values[start].encode()
-        if 0 in data:
-            raise WireError("a string must not contain NUL")
-        size = len(data)
-        return _U32.pack(size) + data + b"\0" + ends[size & 3](*values[behind])
+        text, end = _flat_text(values[start])
+        return text + ends[end](*values[behind])
 
     return pack
+
+
+@lru_cache(maxsize=1024)  # the same few addresses, and each path about three times
+def _flat_text(value: str) -> tuple[bytes, int]:
+    """Give a text as it is sent, and how far beyond four bytes it ends, without its NUL."""
+    data = value.encode()
+    if 0 in data:
+        raise WireError("a string must not contain NUL")
+    return _U32.pack(len(data)) + data + b"\0", len(data) & 3
 
 
 def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:

@@ -165,10 +165,15 @@ class State:
             return None
         self._count_owned(connection.owner, -1)
         # No SUB_CLOSED comes for the subflows of a closed connection.
-        _, *content = all_of(connection)
+        removed: tuple[Thing, ...] = (
+            *connection.subflows.values(),
+            *connection.local_addresses.values(),
+            *connection.remote_addresses.values(),
+            connection,
+        )
         # Let go of them: a cycle would leave the freeing to the collector, which holds the loop.
         connection.subflows, connection.local_addresses, connection.remote_addresses = {}, {}, {}
-        return Change(connection, connection, removed=(*content, connection))
+        return Change(connection, connection, removed=removed)
 
     def _new_address(self, event: events.NewAddress) -> Change | None:
         connection = self.connections.get(event.token)

@@ -152,13 +152,13 @@ class Dispatch:
 
     def _connection_event(self, event: events.ConnectionEvent, change: Change) -> None:
         connection = change.connection
-        if connection is None:
+        if connection is None or not self._owners.line:
             return
-        if isinstance(event, events.NewConnection):
+        if type(event) is events.NewConnection:
             self._owners.welcome(connection)
         policy = self._owners.owner(connection)
         handler = HANDLER_OF[type(event)]
-        if isinstance(event, events.ConnectionClosed):
+        if type(event) is events.ConnectionClosed:
             self._owners.forget(connection)
             if policy is not None:
                 policy.finish(connection.number, handler, _closed_connection(change))

@@ -33,7 +33,8 @@ class Owners:
         self._engine = engine
         self._state = engine.state
         self._groups = ControlGroups()
-        self._line: list[Hosted] = []
+        self.line: list[Hosted] = []
+        """Those that may decide, in the order in which they are asked."""
         self._asking = False
         self._untold: set[int] = set()
         self._guessed: set[int] = set()
@@ -55,9 +56,12 @@ class Owners:
         ranked = sorted((p for p in policies if p.running), key=lambda p: p.rank)
         self._running = {policy.name: policy for policy in ranked}
         claiming = (p for p in ranked if p.kind.claims)
-        self._line = sorted(claiming, key=lambda p: default not in (p.name, p.parent or p.name))
+        self.line = sorted(claiming, key=lambda p: default not in (p.name, p.parent or p.name))
+        if not self.line:  # then it hears of connections no more
+            self._guessed.clear()
+            self._untold.clear()
         self._in_a_hurry = any(
-            policy.paused or policy.hears(handler) for policy in self._line for handler in _HURRIED
+            policy.paused or policy.hears(handler) for policy in self.line for handler in _HURRIED
         )
 
     def owner(self, connection: Connection) -> Hosted | None:
@@ -167,7 +171,7 @@ class Owners:
     def _choose(self, connection: Connection, without: Hosted | None = None) -> Hosted | None:
         if not connection.path_manager:
             self._guessed.add(connection.number)
-        line = self._line if self._asking else ()
+        line = self.line if self._asking else ()
         others = (policy for policy in line if policy is not without)
         return next((policy for policy in others if self._wants(policy, connection)), None)
 
