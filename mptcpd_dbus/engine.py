@@ -146,6 +146,11 @@ class Engine:
         if self._young.hasten(number):
             self._publish()
 
+    def announce_all(self) -> None:
+        """Show all connections, however young they are: somebody has asked for them."""
+        if self._young.hasten_all():
+            self._publish()
+
     def _publish(self) -> None:
         self.pm.newborn.clear()
         incomplete, self._incomplete = self._incomplete, []
@@ -159,7 +164,7 @@ class Engine:
 
     def _show_settled(self) -> None:
         loop = asyncio.get_running_loop()
-        due = self._young.due(loop.time())
+        due = self._young.due(loop.time() if self._publisher is not None else inf)
         self._complete(connection for connection in due if not connection.path_manager)
         for connection in due:
             self._young.leave(connection)

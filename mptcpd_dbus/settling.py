@@ -38,6 +38,11 @@ class Settling:
         self._hastened[connection] = None
         return True
 
+    def hasten_all(self) -> bool:
+        """Make all due at once; give whether any was waiting."""
+        self._hastened.update(dict.fromkeys(self._due_at))
+        return bool(self._hastened)
+
     def due(self, now: float) -> list[Connection]:
         """Give those that need not wait any longer."""
         due = list(self._hastened)

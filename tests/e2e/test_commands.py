@@ -451,6 +451,7 @@ async def test_commands_on_an_aborted_connection_say_that_it_is_gone(stage: Make
     play = await stage()
     listener = await play.listener()
     pair, path = await play.connection(listener)
+    await play.agreed()
     await play.server.call("abort", talk=pair.server)
     await eventually(lambda: not play.sockets())
     assert path in await play.viewer.managed_objects()
