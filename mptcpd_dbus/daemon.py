@@ -125,7 +125,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
         stack.callback(systemd.notify, "STOPPING=1")
         work = (
             *(reconciler.run(), bus.keep()),
-            *(systemd.feed_watchdog(status), _reload(policies, reload)),
+            *(systemd.feed_watchdog(status, reconciler.awake), _reload(policies, reload)),
         )
         tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
         for task in tasks:

@@ -22,7 +22,10 @@ SWEEP_SECONDS = 5.0
 """A connection whose peer aborted is gone within this time and the sweep's own."""
 
 IDLE_SECONDS = 60.0
-"""The pace without connections: only endpoints, limits and settings are looked at."""
+"""The pace without connections: only endpoints, limits and settings are looked at.
+
+Half of it where somebody is awake anyhow, so that nobody wakes up for this alone.
+"""
 
 _SHARE = 50  # a sweep costs at most a fiftieth of the time
 _SLICE = 0.005  # seconds for which a comparison may hold the loop
@@ -37,6 +40,7 @@ class Reconciler:
         self._engine = engine
         self._drain = drain
         self._lost = False
+        self._due = False
         self._cost = 0.0
         self._last = 0.0
 
@@ -44,6 +48,13 @@ class Reconciler:
         """Compare as soon as possible: the kernel has dropped events."""
         self._lost = True
         self._engine.wake.set()
+
+    def awake(self) -> None:
+        """Compare now what would soon have to be: something else has woken us."""
+        idle = not self._engine.state.connections
+        if idle and asyncio.get_running_loop().time() >= self._last + IDLE_SECONDS / 2:
+            self._due = True
+            self._engine.wake.set()
 
     async def run(self) -> None:
         """Compare for ever, at the pace that the number of connections allows."""
@@ -78,7 +89,8 @@ class Reconciler:
             )
         while engine.doubted:
             self._compare_one(engine.doubted.pop(), None, ())
-        if asyncio.get_running_loop().time() >= self._last + pause:
+        if self._due or asyncio.get_running_loop().time() >= self._last + pause:
+            self._due = False
             await self.compare()
 
     def _pace(self) -> float:

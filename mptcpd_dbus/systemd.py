@@ -24,13 +24,14 @@ def notify(*lines: str) -> None:
             _log.warning("the service manager was not told %s: %s", lines[0], error)
 
 
-async def feed_watchdog(status: Callable[[], str]) -> None:
+async def feed_watchdog(status: Callable[[], str], awake: Callable[[], None]) -> None:
     """Say that the loop turns, at half the time in which the service manager wants to hear it.
 
     That is enough: what reads the kernel and the bus runs in the loop, and ends us when it fails.
-    With each goes the *status*, for which nobody need wake up then.
+    With each goes the *status*, and *awake* is called, for which nobody need wake up then.
     """
     pause = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
     while pause:
         notify("WATCHDOG=1", f"STATUS={status()}")
+        awake()
         await asyncio.sleep(pause)

@@ -259,6 +259,26 @@ async def test_without_connections_no_sweep_looks_before_the_idle_time(
     assert looks[2] - looks[1] >= 0.055
 
 
+async def test_who_is_awake_for_something_else_looks_in_half_the_idle_time(
+    deaf: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, slept = asyncio.get_running_loop(), [0.0]
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + slept[0])
+    reconciler = run()
+    await reconciler.compare()
+
+    slept[0] = reconciler_module.IDLE_SECONDS / 2 - 1
+    reconciler.awake()
+    assert not deaf.engine.wake.is_set()
+    slept[0] += 1
+    reconciler.awake()
+    assert deaf.engine.wake.is_set()
+    await eventually(lambda: deaf.engine.sweeps == 2)
+    reconciler.awake()
+    assert not deaf.engine.wake.is_set()
+
+
 async def test_a_sweep_takes_its_share_of_the_time_and_no_more(
     deaf: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

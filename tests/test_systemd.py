@@ -58,19 +58,21 @@ async def test_the_watchdog_is_fed_twice_as_often_as_wanted(
     loop = asyncio.get_running_loop()
     manager.setblocking(False)
 
-    feeding = asyncio.ensure_future(feed_watchdog(lambda: "fine"))
+    calls: list[int] = []
+    feeding = asyncio.ensure_future(feed_watchdog(lambda: "fine", lambda: calls.append(1)))
     began = loop.time()
     for _ in range(5):
         assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1\nSTATUS=fine"
     feeding.cancel()
 
     assert loop.time() - began >= 4 * 0.009
+    assert len(calls) == 5
 
 
 async def test_without_a_watchdog_there_is_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
 
-    await asyncio.wait_for(feed_watchdog(str), 1)
+    await asyncio.wait_for(feed_watchdog(str, lambda: None), 1)
 
 
 def test_a_service_manager_that_is_not_there_is_logged_and_ends_nothing(

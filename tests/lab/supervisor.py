@@ -5,6 +5,7 @@ It must not know what the daemon does.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+import itertools
 import shutil
 import socket
 from pathlib import Path
@@ -12,16 +13,16 @@ from pathlib import Path
 from tests.lab import users
 from tests.lab.sandbox import SCRATCH, initial_root
 
+_numbers = itertools.count(1)
+
 
 class Supervisor:
     """Hears how the daemon is."""
 
-    SECONDS = 5.0
-    """The daemon must be heard within this time."""
-
-    def __init__(self) -> None:
-        self.place = SCRATCH / "supervisor"
-        shutil.rmtree(self.place, ignore_errors=True)
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds = seconds
+        """The daemon must be heard within this time."""
+        self.place = SCRATCH / f"supervisor{next(_numbers)}"
         for directory in (self.place, self.place / "runtime"):
             directory.mkdir(mode=0o755)
         if initial_root():
@@ -33,12 +34,12 @@ class Supervisor:
         self.environment = {
             "NOTIFY_SOCKET": str(self.place / "notify"),
             "RUNTIME_DIRECTORY": str(self.place / "runtime"),
-            "WATCHDOG_USEC": str(int(self.SECONDS * 1_000_000)),
+            "WATCHDOG_USEC": str(int(self.seconds * 1_000_000)),
         }
 
     async def hear(self) -> str:
         """Give what the daemon says next; TimeoutError when it is silent for too long."""
-        async with asyncio.timeout(self.SECONDS):
+        async with asyncio.timeout(self.seconds):
             loop = asyncio.get_running_loop()
             return (await loop.sock_recv(self._socket, 4096)).decode()
 
