@@ -56,6 +56,8 @@ class BusEdge:
         self._features = features
         self._policies = policies
         self._by_socket = by_socket
+        self._owner = ""
+        """What we were called when the name was last ours."""
         self._transport: Transport
         self._peers: Peers
         self._programs: Programs
@@ -130,7 +132,7 @@ class BusEdge:
         """Own the name: whoever sees it sees all objects."""
         self._tree.start()
         try:
-            ours = await self._transport.request_name(BUS_NAME)
+            ours = await self._own()
         except TimeoutError as error:
             raise BusError(DISCONNECTED, f"the bus does not answer for {BUS_NAME}") from error
         except BusError as error:
@@ -142,6 +144,20 @@ class BusEdge:
             ) from error
         if not ours:
             raise NotReady(_TAKEN)
+        self._owner = self._transport.unique_name
+
+    async def _own(self) -> bool:
+        """Own the name unless it is another's; ours is let go when the bus sees that we have left.
+
+        One that has hung looks at who comes first and at who has gone later.
+        """
+        for pause in _RETRIES:
+            if await self._transport.request_name(BUS_NAME):
+                return True
+            if await self._transport.name_owner(BUS_NAME) not in ("", self._owner):
+                return False
+            await asyncio.sleep(pause)
+        return False
 
     async def comes_back(self) -> bool:
         """Whether the service manager stops us only to start us again."""

@@ -9,6 +9,7 @@ authenticates, and everything after is ours.  Knows nothing of objects, callers 
 import asyncio
 import importlib.metadata
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,6 +90,23 @@ class NobodyThere(SaidByTheBus):
 
 class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
     """What we use of dbus-next: it finds the bus, connects the socket and authenticates."""
+
+    def _setup_socket(self) -> None:
+        """Connect within a bound: dbus-next waits until a bus that hangs has room for one more.
+
+        With any time limit the kernel is not asked to wait, see connect(2), EAGAIN.  And what fails
+        is closed; dbus-next leaves that to the garbage collector.
+        """
+        usual = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_CONNECT_SECONDS)
+        try:
+            super()._setup_socket()
+        except OSError:
+            self._stream.close()
+            self._sock.close()
+            raise
+        finally:
+            socket.setdefaulttimeout(usual)
 
     async def _auth_readline(self) -> str:
         """Read a line of the handshake; dbus-next's own spins for ever when the bus hangs up."""
@@ -179,6 +197,14 @@ class Transport:
         """Whether somebody owns *name* now."""
         (answer,) = await self.call(DBUS, DBUS_PATH, DBUS, "NameHasOwner", "s", name)
         return bool(answer)
+
+    async def name_owner(self, name: str) -> str:
+        """Give who owns *name* now; "" if nobody does."""
+        try:
+            (owner,) = await self.call(DBUS, DBUS_PATH, DBUS, "GetNameOwner", "s", name)
+        except NobodyThere:
+            return ""
+        return str(owner)
 
     # What we send
 
