@@ -10,7 +10,9 @@ It must not know the daemon beyond the files it is given.
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -127,6 +129,20 @@ class PrivateBus:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+
+    def pause(self, name: str) -> None:
+        """Have "bus" or "polkitd" hang: it is there, and does nothing."""
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+        self._signal(name, signal.SIGCONT)
+
+    def _signal(self, name: str, number: int) -> None:
+        pid = self._processes[name].pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            os.kill(process, number)
 
     @property
     def pid(self) -> int:
