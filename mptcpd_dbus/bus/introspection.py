@@ -6,7 +6,6 @@ Source: D-Bus specification, "Introspection Data Format"; GLib's annotation for 
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from xml.sax.saxutils import quoteattr
 
 from mptcpd_dbus.bus.interface import Argument, Interface, Method, Property, Signal
 
@@ -139,4 +138,11 @@ def _argument(argument: Argument, direction: str = "") -> str:
 
 
 def _annotation(indent: int, name: str, value: str) -> str:
-    return f'{" " * indent}<annotation name="{name}" value={quoteattr(" ".join(value.split()))}/>'
+    return f'{" " * indent}<annotation name="{name}" value="{_escaped(" ".join(value.split()))}"/>'
+
+
+def _escaped(text: str) -> str:
+    """Escape what may not stand in an attribute; the library for it imports one for HTTP."""
+    for character, entity in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot")):
+        text = text.replace(character, f"&{entity};")
+    return text

@@ -1,7 +1,7 @@
 """The host's interfaces, their addresses and ways out, told as core events and readings.
 
-The only importer of pyroute2.  Knows no connection; keeps just what it needs to tell what is new
-from what is said again.  Source: rtnetlink(7), <linux/if_link.h>, <linux/if_addr.h>.
+Knows no connection; keeps just what it needs to tell what is new from what is said again.  Source:
+rtnetlink(7), <linux/if_link.h>, <linux/if_addr.h>.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -11,8 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from pyroute2 import AsyncIPRoute
 
 from mptcpd_dbus.core.events import (
     DeleteInterface,
@@ -26,6 +24,7 @@ from mptcpd_dbus.core.events import (
 from mptcpd_dbus.core.readings import AddressTraitsRead, DefaultRoutesRead, RoutedAddressesRead
 from mptcpd_dbus.kernel.netlink_socket import widen
 from mptcpd_dbus.kernel.route_lookup import RouteLookup
+from mptcpd_dbus.kernel.route_socket import AsyncIPRoute
 from mptcpd_dbus.kernel.rtnl_messages import (
     decode_address,
     decode_interface,
