@@ -138,11 +138,20 @@ class PrivateBus:
         """Let it go on."""
         self._signal(name, signal.SIGCONT)
 
+    def processor_seconds(self) -> float:
+        """Give how much of the processor's time the bus has had; see schedstat in proc(5)."""
+        files = [Path(f"/proc/{pid}/schedstat") for pid in self._family("bus")]
+        return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
     def _signal(self, name: str, number: int) -> None:
+        for pid in self._family(name):
+            os.kill(pid, number)
+
+    def _family(self, name: str) -> list[int]:
+        """Give the process and those that it has started."""
         pid = self._processes[name].pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *map(int, children)):
-            os.kill(process, number)
+        return [pid, *map(int, children)]
 
     @property
     def pid(self) -> int:
