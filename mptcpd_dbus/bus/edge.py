@@ -32,7 +32,8 @@ from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.policy_protocol import Policies
 
 _TAKEN = f"the name {BUS_NAME} is taken: is another mptcpd-dbus running?"
-_RETRIES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts, the last one again and again
+_RETRIES = (0.1, 0.2, 0.5)  # seconds between attempts, the last one again and again
+_FORMER_ATTEMPTS = 20  # while the name is still that of our former connection
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class BusEdge:
 
         One that has hung looks at who comes first and at who has gone later.
         """
-        for pause in _RETRIES:
+        for pause in chain(_RETRIES, repeat(_RETRIES[-1], _FORMER_ATTEMPTS)):
             if await self._transport.request_name(BUS_NAME):
                 return True
             if await self._transport.name_owner(BUS_NAME) not in ("", self._owner):

@@ -97,12 +97,20 @@ class NetworkManager:
         if message.sender == self._owner:
             self._changed.set()
 
+    async def _watch(self) -> str:
+        """Hear of it from now on, however long the bus takes for that; give who it is."""
+        while True:
+            try:
+                for rule in _RULES:
+                    await self._transport.call(DBUS, DBUS_PATH, DBUS, "AddMatch", "s", rule)
+                return await self._present_owner()
+            except TimeoutError:
+                _log.info("the bus did not answer for NetworkManager, which is tried again")
+
     async def _follow(self) -> None:
         try:
-            for rule in _RULES:
-                await self._transport.call(DBUS, DBUS_PATH, DBUS, "AddMatch", "s", rule)
-            owner = await self._present_owner()
-        except (BusError, TimeoutError) as error:
+            owner = await self._watch()
+        except BusError as error:
             _log.warning("NetworkManager cannot be watched: %s", error)
             self._asked.set()
             return

@@ -6,6 +6,7 @@ What the real one says is tested with the real one, in tests/e2e.
 
 import logging
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 from dbus_next import Message, MessageType, NameFlag, Variant
@@ -191,3 +192,24 @@ async def test_while_it_does_not_answer_what_it_said_stands_and_the_log_has_it_o
 
     other.objects["/device"] = HONEST | {"Metered": Variant("u", 2)}
     await _says(said, {"link1": BELIEVED._replace(metered="no")})
+
+
+@pytest.mark.usefixtures("other")
+async def test_a_bus_that_takes_its_time_is_asked_again(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, slow = transport.call, [True, True]
+
+    async def sometimes(*arguments: Any, **options: Any) -> list[Any]:
+        if "AddMatch" in arguments and slow:
+            slow.pop()
+            raise TimeoutError
+        return await call(*arguments, **options)
+
+    monkeypatch.setattr(transport, "call", sometimes)
+    said: list[Said] = []
+    it = NetworkManager(transport, lambda reading: said.append(reading.interfaces))
+
+    await _says(said, {})
+    it.stop()
+    assert not slow

