@@ -23,7 +23,9 @@ async def edge(bus_address: str) -> AsyncIterator[BusEdge]:
     def by_socket(_: int) -> Connection:
         raise NotImplementedError
 
-    edge = BusEdge(bus_address, World().engine, (), FakePolicies(), by_socket=by_socket)
+    edge = BusEdge(
+        bus_address, World().engine, (), FakePolicies(), by_socket=by_socket, signal_budget=0
+    )
     await edge.connect()
     await edge.claim()
     yield edge
