@@ -97,7 +97,6 @@ async def test_without_connections_it_wakes_up_for_the_watchdog_alone(lab: Lab) 
     }
     await asyncio.gather(*(sleeper.ready() for sleeper in sleepers.values()))
     lab.ip("server", "mptcp", "endpoint", "add", "10.0.7.7", "subflow")
-    endpoints = lab.ip("server", "mptcp", "endpoint", "show").count(" id ")
 
     quiet = await asyncio.gather(*(sleeper.pings(PINGS) for sleeper in sleepers.values()))
     for (name, sleeper), (count, _) in zip(sleepers.items(), quiet, strict=True):
@@ -111,6 +110,7 @@ async def test_without_connections_it_wakes_up_for_the_watchdog_alone(lab: Lab) 
     (resting, _), (steering, status) = quiet
     assert resting == PINGS
     assert steering <= PINGS + 1  # and one more when something was found
+    endpoints = lab.ip("server", "mptcp", "endpoint", "show").count(" id ")
     assert f"by {endpoints} endpoints" in status
     for count, status in busy:
         assert count > 2
