@@ -102,8 +102,9 @@ class _Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
         try:
             super()._setup_socket()
         except OSError:
-            self._stream.close()
-            self._sock.close()
+            for name in ("_stream", "_sock"):
+                if hasattr(self, name):  # else there was no descriptor for a socket
+                    getattr(self, name).close()
             raise
         finally:
             socket.setdefaulttimeout(usual)

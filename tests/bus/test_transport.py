@@ -3,10 +3,13 @@
 
 import asyncio
 import importlib.metadata
+import socket
 import struct
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
+import dbus_next
 import pytest
 from dbus_next import Message, MessageType
 from dbus_next.aio import MessageBus
@@ -395,6 +398,32 @@ def test_another_dbus_next_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(RuntimeError, match=r"dbus-next 0\.2\.4 is installed; install dbus-next=="):
         check_dbus_next()
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_bus_with_a_full_queue_is_an_error_at_once(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(tmp_path / "bus"))
+        listener.listen(0)
+        waiting.connect(str(tmp_path / "bus"))
+        before = _descriptors()
+
+        with pytest.raises(BlockingIOError):
+            Transport(f"unix:path={tmp_path}/bus")
+        assert _descriptors() == before
+
+        listener.accept()[0].close()  # the control: now there is room
+        Transport(f"unix:path={tmp_path}/bus").disconnect()
+
+
+async def test_without_descriptors_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dbus_next.message_bus.socket, "socket", Mock(side_effect=OSError(24, "")))
+
+    with pytest.raises(OSError, match="24"):
+        Transport("unix:path=/nowhere")
 
 
 async def test_a_thread_may_have_a_connection_of_its_own(bus_address: str) -> None:
