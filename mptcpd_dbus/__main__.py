@@ -16,6 +16,7 @@ from mptcpd_dbus.config import Settings, read_settings
 from mptcpd_dbus.core.errors import ConfigurationError, KernelRefused, NotReady
 from mptcpd_dbus.daemon import put_back, serve
 from mptcpd_dbus.journal import JournalHandler, is_stderr
+from mptcpd_dbus.repeats import Repeats
 
 LAST_SECONDS = 2.0
 """Tasks that plugins have left running have so long to end."""
@@ -106,6 +107,7 @@ def _log_to(settings: Settings) -> None:
             handler.ident = "mptcpd-dbus: "
         case "null":
             handler = logging.NullHandler()
+    handler.addFilter(Repeats())
     logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
     for noisy in ("asyncio", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

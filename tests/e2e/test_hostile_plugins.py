@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mptcpd_dbus.repeats import LINES
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import CONNECTION, PORT, Stage
 from tests.lab.app import converse
@@ -180,6 +181,24 @@ async def test_those_that_raise_are_named_and_disabled_and_their_connections_pas
     assert (good["State"], good["Problem"], good["Errors"]) == ("running", "", 0)
     assert good["Connections"] == COUNT * len(RAISED)
     assert await play.daemon.stop() == 0
+
+
+async def test_one_that_fails_over_and_over_does_not_fill_the_log(stage: MakeStage) -> None:
+    """Every second time, so that it is not disabled, and each time in other words."""
+    files = PluginFiles()
+    files.write("good", GOOD)
+    odd = "if arguments[0].number % 2: raise ValueError(str(arguments[0].token))"
+    _write(files, odd, "owner")
+    play = await stage("--plugin-dir", str(files.path))
+    await play.many(await play.listener(), 10 * LINES)
+
+    async def failed() -> bool:
+        return bool((await _plugin(play.viewer, "bad"))["Errors"] == 5 * LINES)
+
+    await eventually(failed)
+    log = play.daemon.log.read_text()
+    assert log.count("ERROR: plugin bad, new_connection") == log.count("Traceback") == LINES
+    assert (await _plugin(play.viewer, "bad"))["State"] == "running"
 
 
 @pytest.mark.parametrize("role", HANDLERS)
