@@ -300,10 +300,10 @@ class Transport:
         return len(data) + len(body)
 
     def reply_error(self, call: Incoming, name: str, text: str) -> int:
-        """Answer *call* with an error; the text becomes one line that the bus accepts."""
+        """Answer *call* with an error; the text becomes one line that any terminal can show."""
         if call.flags & NO_REPLY:
             return 0
-        line = " ".join(text.replace("\0", " ").split())[:1000]
+        line = " ".join(text.split())[:1000]
         data = wire_message.header(
             ERROR,
             [
@@ -314,7 +314,7 @@ class Transport:
             ],
         )
         body_at = len(data)
-        _pack_text(data, (line.encode(errors="replace").decode(),))
+        _pack_text(data, ("".join(letter if letter.isprintable() else "?" for letter in line),))
         self.send(wire_message.finish(data, body_at, self.next_serial()))
         return len(data)
 
