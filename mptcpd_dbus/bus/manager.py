@@ -237,7 +237,9 @@ def manager_interface(
                 "Listeners",
                 "a(sq)",
                 lambda s: sorted(s.listeners),
-                "The addresses and ports on which MPTCP sockets of this host listen.",
+                "The addresses and ports on which MPTCP sockets of this host listen."
+                " ListenerCreated and ListenerClosed tell of changes.",
+                "false",
             ),
             Property(
                 "ConnectionCount",

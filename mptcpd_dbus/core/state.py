@@ -353,9 +353,11 @@ class State:
         self.settings = reading
         return Change(changed=(self,))
 
+    # Not `changed`: to show all listeners for each that comes would be as dear as a user likes.
+
     def _listener_created(self, event: events.ListenerCreated) -> Change:
         self.listeners[event.address, event.port] += 1
-        return Change(changed=(self,))
+        return Change()
 
     def _listener_closed(self, event: events.ListenerClosed) -> Change | None:
         key = (event.address, event.port)
@@ -364,7 +366,7 @@ class State:
         self.listeners[key] -= 1  # several may share a port (SO_REUSEPORT)
         if not self.listeners[key]:
             del self.listeners[key]
-        return Change(changed=(self,))
+        return Change()
 
     def _events_lost(self, _: events.EventsLost) -> Change:
         self.events_lost += 1

@@ -45,6 +45,7 @@ class Handlers:
 
     def _of_the_host(self, member: str, values: list[Any]) -> tuple[Any, ...]:
         if member.startswith("Listener"):
+            self._mirror.listens(*values, still=member == "ListenerCreated")
             return (snapshots.Listener(*values),)
         return tuple(values)
 

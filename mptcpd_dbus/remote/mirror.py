@@ -168,6 +168,12 @@ class Mirror:
         if "Listeners" in p:
             state.listeners = Counter((address, port) for address, port in p["Listeners"])
 
+    def listens(self, address: str, port: int, *, still: bool) -> None:
+        """Take in a listener that came or went; of several on one port the first to go counts."""
+        self.state.listeners.pop((address, port), None)
+        if still:
+            self.state.listeners[address, port] = 1
+
     # Connections
 
     def _make_connection(self, path: str, p: Properties) -> Connection:

@@ -1,0 +1,67 @@
+"""What an unprivileged user does is told to all who listen, but it costs them no more than that.
+
+Counted at a subscriber; the figures are told at the end of the run.  What a question brings to who
+asks it is in `test_hostile.py`, and that a refused command tells nobody anything in
+`test_hostile_arguments.py`.
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections import Counter
+
+import pytest
+
+from tests import figures
+from tests.e2e.conftest import MakeStage
+from tests.e2e.stage import MANAGER
+from tests.lab.app import App
+from tests.lab.client import ROOT, BusClient, Signal
+from tests.lab.wait import eventually
+
+pytestmark = pytest.mark.usefixtures("people")
+
+MANY, FEW = 1000, 50
+
+
+def _size(signals: list[Signal]) -> int:
+    """Give what they say, in characters: that is less than half of what they weigh."""
+    return sum(len(str(signal.body)) for signal in signals)
+
+
+async def _open_and_close(app: App, client: BusClient, count: int) -> list[Signal]:
+    """Listen and stop listening so often; give the signals that came of it."""
+    client.signals.clear()
+    for _ in range(count):
+        number, _ = await app.call("listen", address="127.0.0.1")
+        await app.call("close", number=number)
+
+    def told() -> bool:
+        return sum(s.member == "ListenerClosed" for s in client.signals) == count
+
+    await eventually(told)
+    await client.get(ROOT, MANAGER, "Version")  # so nothing of it is still on its way
+    return list(client.signals)
+
+
+async def test_a_listener_that_comes_costs_a_subscriber_no_more_when_there_are_many(
+    stage: MakeStage,
+) -> None:
+    """Everybody may have thousands; all of them are there for who asks, and cost each time."""
+    play = await stage()
+    app = play.lab.app("client", "alice")
+
+    alone = await _open_and_close(app, play.viewer, FEW)
+    for _ in range(MANY):
+        await app.call("listen", address="127.0.0.1")
+
+    async def all_known() -> bool:
+        return len(await play.viewer.get(ROOT, MANAGER, "Listeners")) >= MANY
+
+    await eventually(all_known)
+    among_many = await _open_and_close(app, play.viewer, FEW)
+
+    figures.tell(
+        f"signals of {FEW} listeners that come and go: {_size(alone)} characters when alone,"
+        f" {_size(among_many)} among {MANY}"
+    )
+    assert Counter(s.member for s in among_many) == Counter(s.member for s in alone)
+    assert _size(among_many) < 1.2 * _size(alone)
