@@ -29,7 +29,7 @@ from mptcpd_dbus.bus.error_names import (
 from mptcpd_dbus.bus.interface import Call, Method
 from mptcpd_dbus.bus.introspection import node_xml
 from mptcpd_dbus.bus.message import INTERACTIVE, Incoming
-from mptcpd_dbus.bus.names import CALL_DESCRIPTORS, ROOT
+from mptcpd_dbus.bus.names import CALL_DESCRIPTORS, ROOT, SMALL_BYTES
 from mptcpd_dbus.bus.peers import Peer, Peers
 from mptcpd_dbus.bus.published import CompiledInterface, CompiledMethod, Published
 from mptcpd_dbus.bus.signatures import WireError
@@ -112,6 +112,8 @@ class Dispatcher:
         self._transport.close_descriptors(call)
 
     def _reply(self, call: Incoming, peer: Peer, signature: str, body: bytes | bytearray) -> None:
+        if len(body) > SMALL_BYTES and not self._peers.affords(peer, len(body)):
+            raise BusError(LIMITS_EXCEEDED, "too many large answers; follow the signals")
         self._transport.reply(call, signature, body)
         self._peers.charge(peer, len(body))  # the work was done, also for a caller who wants none
 
@@ -238,8 +240,6 @@ class Dispatcher:
     async def _answer_managed_objects(self, call: Incoming, peer: Peer) -> None:
         async with self._large_answers.turn(peer.uid):
             body = await self._managed_objects()
-            if not self._peers.affords(peer, len(body)):
-                raise BusError(LIMITS_EXCEEDED, "too many large answers; follow the signals")
             self._reply(call, peer, "a{oa{sa{sv}}}", body)
 
     def _introspect(self, path: str, published: Published | None) -> str:

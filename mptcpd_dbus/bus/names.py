@@ -52,9 +52,11 @@ TRUSTED_NAME_RATE, TRUSTED_NAME_BURST = 2000, 4000
 TRUSTED_UID_RATE, TRUSTED_UID_BURST = 5000, 10000
 BYTES_PER_TOKEN = 16 << 10  # a large answer costs its caller as much as many small ones
 SECONDS_PER_TOKEN = 200e-6  # and so does one that takes us long
-# All objects at once are megabytes, and who does not read them fills that queue: so many bytes a
-# second, and in a burst, may the users other than root have of such answers, each.
+# All objects, or all paths, at once are megabytes, and who does not read them fills that queue: so
+# many bytes a second, and in a burst, may the users other than root have of answers that are not
+# small, each.
 LARGE_RATE, LARGE_BURST = 1 << 20, 32 << 20
+SMALL_BYTES = 4 << 10
 REFUSAL_RATE, REFUSAL_BURST = 200, 2000  # so many refusals are answered, further ones are silent
 MUTED_SECONDS = 0.05  # for so long a caller that was refused is refused without a closer look
 

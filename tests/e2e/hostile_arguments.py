@@ -26,7 +26,7 @@ from tests.lab.wait import eventually
 IPPROTO_MPTCP = 262
 BUS = "org.freedesktop.DBus"
 ASKS = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
-WINDOW = 4  # calls on their way: more would only be refused for their rate
+WINDOW = 8  # calls on their way: more would only be refused for their rate
 BYTES = 65536  # a call may weigh
 NUMBERS = {"y": 8, "q": 16, "u": 32, "t": 64}
 
@@ -230,13 +230,16 @@ class Caller:
     ) -> list[str]:
         """Send all, so many at a time; give what is wrong with the answers."""
         sent: dict[int, Row] = {}
+        waiting: set[int] = set()
+
+        def few() -> bool:
+            waiting.difference_update(self.answers)
+            return len(waiting) < window
+
         for row in rows:
             self._client.send(row.message)
             sent[row.message.serial] = row
-
-            def few() -> bool:
-                return sum(serial not in self.answers for serial in sent) < window
-
+            waiting.add(row.message.serial)
             try:
                 await eventually(few, within=self._patience)
             except AssertionError:

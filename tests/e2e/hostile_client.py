@@ -42,7 +42,9 @@ from tests.e2e.hostile_wire import (
 Report = dict[str, Any]
 
 MANAGER = f"{NAME}.Manager"
-PEER, PROPERTIES, OBJECTS = (f"{BUS}.{name}" for name in ("Peer", "Properties", "ObjectManager"))
+PEER, PROPERTIES, OBJECTS, INTROSPECTABLE = (
+    f"{BUS}.{name}" for name in ("Peer", "Properties", "ObjectManager", "Introspectable")
+)
 NO_OPTIONS = bytes(8)  # an empty a{sv}, on its boundary
 PING = message(ROOT, PEER, "Ping")
 GIANT = 31 << 20
@@ -52,6 +54,7 @@ NAMES = 8
 SECONDS = 5.0
 FLOOD_SECONDS = 10.0
 GLUTTONY_SECONDS = 12.0
+GREED = 20  # calls of each name in a tenth of a second: all that its rate allows
 PACE = 12  # calls of each name in a tenth of a second
 
 
@@ -114,6 +117,30 @@ def objects() -> Iterator[Report]:
     yield _flood(call, silent)
 
 
+def greedy() -> Iterator[Report]:
+    """Ask for whatever has a large answer, and read it, as often as calls are let in."""
+    listing = NO_OPTIONS + struct.pack("<II", 0, 0)
+    listeners = text(MANAGER) + bytes(-len(text(MANAGER)) & 3) + text("Listeners")
+    kinds = (
+        message(ROOT, OBJECTS, "GetManagedObjects"),
+        message(ROOT, MANAGER, "ListConnections", "a{sv}uu", listing),
+        message(f"{ROOT}/connection", INTROSPECTABLE, "Introspect"),
+        message(ROOT, INTROSPECTABLE, "Introspect"),
+        message(ROOT, PROPERTIES, "Get", "ss", listeners),
+        message(ROOT, PROPERTIES, "GetAll", "s", text(MANAGER)),
+    )
+    flooders = [_Flooder(kind, batch=GREED) for kind in kinds]
+    until = time.monotonic() + FLOOD_SECONDS
+    while time.monotonic() < until:
+        for flooder in flooders:
+            flooder.push()
+        pause = time.monotonic() + 0.1
+        while (left := pause - time.monotonic()) > 0:
+            for flooder in select.select(flooders, [], [], left)[0]:
+                flooder.drain()
+    yield _told(flooders)
+
+
 def _flood(*kinds: bytes) -> Report:
     """Send without pause, each kind from its own names, and throw away what comes back."""
     flooders = [_Flooder(kind) for kind, _ in zip(itertools.cycle(kinds), range(int(sys.argv[2])))]
@@ -124,8 +151,13 @@ def _flood(*kinds: bytes) -> Report:
             flooder.drain()
         for flooder in writable:
             flooder.push()
+    return _told(flooders)
+
+
+def _told(flooders: list["_Flooder"]) -> Report:
     return {
         "sent": sum(f.sent // len(f.call) for f in flooders),
+        "bytes": sum(f.sent for f in flooders),
         "received": sum(f.received for f in flooders),
         "refused": sum(f.refused for f in flooders),
     }
@@ -134,10 +166,9 @@ def _flood(*kinds: bytes) -> Report:
 class _Flooder:
     """A connection that sends the same call again and again."""
 
-    BATCH = 500
-
-    def __init__(self, call: bytes) -> None:
+    def __init__(self, call: bytes, batch: int = 500) -> None:
         self.call = call
+        self._calls = batch
         self.sent = self.received = self.refused = 0
         self._socket = RawBus().socket
         self._socket.setblocking(False)
@@ -151,7 +182,7 @@ class _Flooder:
     def push(self) -> None:
         """Send as much as the socket takes."""
         if not self._batch:
-            batch = bytearray(self.call * self.BATCH)
+            batch = bytearray(self.call * self._calls)
             for at in range(SERIAL_AT, len(batch), len(self.call)):
                 struct.pack_into("<I", batch, at, next(self._serials))
             self._batch = memoryview(batch)
@@ -328,7 +359,7 @@ def _mind(bus: RawBus, turns: Iterator[bytes]) -> Iterator[Report]:
 
 
 ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
-    *(hoard, giant, calls, objects, glutton, strange, park, signatures, descriptors),
+    *(hoard, giant, calls, objects, greedy, glutton, strange, park, signatures, descriptors),
     *(sockets, bare, neighbour),
 )
 

@@ -23,7 +23,7 @@ from dbus_next import Variant
 from dbus_next.aio import MessageBus
 from dbus_next.signature import SignatureTree
 
-from mptcpd_dbus.bus.names import UID_BURST, UID_DIALOGUES
+from mptcpd_dbus.bus.names import LARGE_BURST, LARGE_RATE, UID_BURST, UID_DIALOGUES
 from tests.conftest import LOGS
 from tests.e2e.conftest import MakeStage
 from tests.e2e.stage import MANAGER, PORT, Stage
@@ -44,6 +44,7 @@ BARE_POLICY = """<busconfig><policy context="default">
 </policy></busconfig>"""
 CONNECTIONS = 500
 CHURN = 3000
+REFUSAL = 200  # bytes that one takes at most
 ERROR = f"{BUS}.Error."
 
 
@@ -324,6 +325,25 @@ async def test_who_asks_for_everything_and_reads_nothing_silences_nobody(
 
         assert told["sent"] * whole > 127 << 20
     assert "the bus went" not in play.daemon.log.read_text()
+
+
+async def test_no_question_brings_more_bytes_than_a_user_may_have(
+    stage: MakeStage, bus: PrivateBus | SystemBus
+) -> None:
+    """Every dear answer, of many connections and listeners, over many names; all is read."""
+    play = await _besieged(stage, CONNECTIONS)
+    for _ in range(CONNECTIONS):
+        await play.client.call("listen", address="127.0.0.1")
+
+    async with _siege(play, bus) as siege:
+        began = time.monotonic()
+        told = await (await siege.attacker("greedy")).go_on()
+        seconds = time.monotonic() - began
+        ratio = told["received"] / told["bytes"]
+        bound = LARGE_BURST + LARGE_RATE * seconds
+        siege.tell(**told, bytes_received_for_a_byte_sent=round(ratio, 1), bound=int(bound))
+
+        assert LARGE_BURST < told["received"] < bound + told["refused"] * REFUSAL
 
 
 async def test_unknown_header_fields_are_ignored(

@@ -93,6 +93,7 @@ async def test_hostile_arguments_are_refused_in_plain_words_and_harm_nobody(
     """Alice may nothing; carol may all, so that her arguments come as far as they can."""
     play, paths = await _one_of_each(stage)
     before = _kernel(play)
+    play.viewer.signals.clear()
 
     async with await BusClient.connect(user) as client:
         calls = await _calls(client, paths)
@@ -103,8 +104,10 @@ async def test_hostile_arguments_are_refused_in_plain_words_and_harm_nobody(
     figures.tell(f"hostile calls by {user}: {len(calls)}, answers {dict(caller.errors)}")
     assert faults == []
     assert len(calls) > 2000
+    assert caller.errors[f"{BUS}.Error.InvalidArgs"] > 500
     if user == "alice":
         assert _kernel(play) == before
+        assert play.viewer.signals == []  # nobody else has heard of it
     log = play.daemon.log.read_text()
     assert "ERROR" not in log
     assert "Traceback" not in log
