@@ -19,10 +19,10 @@ PLUGINS, SHIP = REPOSITORY / "docs/plugins.md", REPOSITORY / "docs/ship-your-plu
 MANUAL = manual.CLIENT
 OWN = REPOSITORY / "docs/own-connections.md"
 FROM_MPTCPD = REPOSITORY / "docs/from-mptcpd.md"
-PERFORMANCE = REPOSITORY / "docs/performance.md"
+PERFORMANCE, SECURITY = REPOSITORY / "docs/performance.md", REPOSITORY / "docs/security.md"
 DOCUMENTS = (
     *(README, CONTRIBUTING, CHANGELOG, ARCHITECTURE, GLOSSARY, PLUGINS, SHIP),
-    *(API, OWN, FROM_MPTCPD, PERFORMANCE),
+    *(API, OWN, FROM_MPTCPD, PERFORMANCE, SECURITY),
 )
 
 _BEGINS = {"console": r"\$ ", "ini": r"\[\w", "python": '"""', "toml": r"\[\["}

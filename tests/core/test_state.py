@@ -238,6 +238,13 @@ def test_an_announcement_of_another_address_under_a_known_id_changes_it() -> Non
     assert (address.address, address.port) == ("10.0.5.2", 81)
 
 
+def test_a_peer_can_announce_no_more_addresses_than_there_are_ids() -> None:
+    announced = (events.NewAddress(TOKEN, n % 256, f"10.1.{n % 250}.2", n) for n in range(5000))
+    state = state_after(CREATED, *announced)
+
+    assert len(state.connections[TOKEN].remote_addresses) == 256
+
+
 def test_a_withdrawn_address_is_gone() -> None:
     state = state_after(CREATED, events.NewAddress(TOKEN, 2, "10.0.4.2", 80))
     address = state.connections[TOKEN].remote_addresses[2]

@@ -109,6 +109,12 @@ def calls() -> Iterator[Report]:
     )
 
 
+def signals() -> Iterator[Report]:
+    """Flood with signals that are for the service alone, whether it wants them or not."""
+    to = sys.argv[3] if sys.argv[3:] else NAME
+    yield _flood(message("/", "org.example.Odd", "Came", kind=SIGNAL, destination=to))
+
+
 def objects() -> Iterator[Report]:
     """Flood with the most expensive call there is, half of them wanting no answer."""
     to = sys.argv[3] if sys.argv[3:] else NAME
@@ -359,8 +365,20 @@ def _mind(bus: RawBus, turns: Iterator[bytes]) -> Iterator[Report]:
 
 
 ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
-    *(hoard, giant, calls, objects, greedy, glutton, strange, park, signatures, descriptors),
-    *(sockets, bare, neighbour),
+    *(
+        hoard,
+        giant,
+        calls,
+        signals,
+        objects,
+        greedy,
+        glutton,
+        strange,
+        park,
+        signatures,
+        descriptors,
+    ),
+    *(descriptors, sockets, bare, neighbour),
 )
 
 
