@@ -20,6 +20,7 @@ from tests.lab.wait import eventually
 pytestmark = pytest.mark.usefixtures("people")
 
 MANY, FEW = 1000, 50
+SIGNALS = 10
 
 
 def _size(signals: list[Signal]) -> int:
@@ -65,3 +66,23 @@ async def test_a_listener_that_comes_costs_a_subscriber_no_more_when_there_are_m
     )
     assert Counter(s.member for s in among_many) == Counter(s.member for s in alone)
     assert _size(among_many) < 1.2 * _size(alone)
+
+
+async def test_a_connection_that_comes_and_goes_is_told_in_few_signals(stage: MakeStage) -> None:
+    """Established, with an object for it and one for its subflow, and closed again."""
+    play = await stage()
+    listener = await play.listener()
+    await play.agreed()
+    play.viewer.signals.clear()
+
+    pair, path = await play.connection(listener)
+    await play.client.call("close", number=pair.client)
+    await play.server.call("close", number=pair.server)
+    await play.viewer.signal(lambda s: s.member == "InterfacesRemoved" and s.body[0] == path)
+
+    heard = play.viewer.signals
+    members = Counter(signal.member for signal in heard)
+    figures.tell(f"signals of a connection: {_size(heard)} characters, {dict(members)}")
+    assert members["NewConnection"] == members["ConnectionClosed"] == 1
+    assert len(heard) <= SIGNALS
+    assert _size(heard) < 4000
