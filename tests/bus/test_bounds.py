@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mptcpd_dbus.bus.budget import Budget
 from mptcpd_dbus.bus.error_names import ACCESS_DENIED, BusError
 from mptcpd_dbus.bus.interface import Call
 from mptcpd_dbus.bus.message import CALL, NO_REPLY, Head, Incoming
@@ -186,7 +187,7 @@ async def test_a_dialogue_has_an_end(transport: Transport, monkeypatch: pytest.M
 
 async def test_so_many_policies_are_on_the_bus_and_no_more(transport: Transport) -> None:
     """Of so many users that none of them has too many."""
-    programs = Programs(transport, Peers(transport), FakePolicies(), lambda _: 0, lambda: None)
+    programs = Programs(transport, Peers(transport), FakePolicies(), lambda _: 0, lambda _: None)
 
     async def register(number: int) -> None:
         uid = USER + number // UID_POLICIES
@@ -198,6 +199,18 @@ async def test_so_many_policies_are_on_the_bus_and_no_more(transport: Transport)
     with pytest.raises(LimitReached, match=f"registered {POLICIES} policies already"):
         await register(POLICIES)
     programs.stop()
+
+
+async def test_the_bus_gets_so_many_signals_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then none, until a second was calm: nobody learns from a part of them."""
+    monkeypatch.setattr("mptcpd_dbus.bus.budget._SECOND", 0.1)
+    told: list[None] = []
+    budget = Budget(10, lambda: told.append(None))
+
+    assert [budget.covers(1) for _ in range(1000)] == [True] * 10 + [False] * 990
+    await until(lambda: len(told) == 2)  # of the second that had too many, and of the next
+    assert budget.covers(1)
+    assert all(Budget(0, lambda: None).covers(1) for _ in range(1000))  # the control
 
 
 BY_EFFECT = {

@@ -13,6 +13,7 @@ import socket
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -232,18 +233,20 @@ class Caller:
         sent: dict[int, Row] = {}
         waiting: set[int] = set()
 
-        def few() -> bool:
-            waiting.difference_update(self.answers)
-            return len(waiting) < window
+        async def fewer_than(most: int) -> None:
+            def few() -> bool:
+                waiting.difference_update(self.answers)
+                return len(waiting) < most
 
-        for row in rows:
-            self._client.send(row.message)
-            sent[row.message.serial] = row
-            waiting.add(row.message.serial)
-            try:
-                await eventually(few, within=self._patience)
-            except AssertionError:
-                break  # they are named below
+            await eventually(few, within=self._patience)
+
+        with suppress(AssertionError):  # they are named below
+            for row in rows:
+                self._client.send(row.message)
+                sent[row.message.serial] = row
+                waiting.add(row.message.serial)
+                await fewer_than(window)
+            await fewer_than(1)
         await self._client.call("/", f"{BUS}.Peer", "Ping")  # what comes twice has come by now
         self.errors.update(a.error_name or "" for serial in sent for a in self.answers[serial])
         told = [

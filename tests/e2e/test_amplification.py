@@ -12,14 +12,15 @@ import pytest
 
 from tests import figures
 from tests.e2e.conftest import MakeStage
-from tests.e2e.stage import MANAGER
+from tests.e2e.stage import MANAGER, PORT
 from tests.lab.app import App
 from tests.lab.client import ROOT, BusClient, Signal
+from tests.lab.hosts import SERVER
 from tests.lab.wait import eventually
 
 pytestmark = pytest.mark.usefixtures("people")
 
-MANY, FEW = 1000, 50
+MANY, FEW, CHURN = 1000, 50, 500
 SIGNALS = 10
 
 
@@ -76,6 +77,8 @@ async def test_a_connection_that_comes_and_goes_is_told_in_few_signals(stage: Ma
     play.viewer.signals.clear()
 
     pair, path = await play.connection(listener)
+    # It lives long enough to have an object.
+    await play.viewer.signal(lambda s: s.member == "InterfacesAdded" and s.body[0] == path)
     await play.client.call("close", number=pair.client)
     await play.server.call("close", number=pair.server)
     await play.viewer.signal(lambda s: s.member == "InterfacesRemoved" and s.body[0] == path)
@@ -86,3 +89,23 @@ async def test_a_connection_that_comes_and_goes_is_told_in_few_signals(stage: Ma
     assert members["NewConnection"] == members["ConnectionClosed"] == 1
     assert len(heard) <= SIGNALS
     assert _size(heard) < 4000
+
+
+async def test_connections_that_are_over_at_once_have_no_objects(stage: MakeStage) -> None:
+    """Who makes thousands of them makes three signals of each and no more."""
+    play = await stage()
+    echo, _ = await play.server.call("listen", address=SERVER[4], port=PORT)
+    await play.server.call("echo", listener=echo)
+    await play.agreed()
+    play.viewer.signals.clear()
+
+    await play.client.call("churn", count=CHURN, address=SERVER[4], port=PORT, limit=60)
+
+    def over() -> bool:
+        return sum(s.member == "ConnectionClosed" for s in play.viewer.signals) == CHURN
+
+    await eventually(over)
+    members = Counter(signal.member for signal in play.viewer.signals)
+    figures.tell(f"signals of {CHURN} short connections: {dict(members)}")
+    assert members["NewConnection"] == CHURN
+    assert members.total() < 3.5 * CHURN
