@@ -109,12 +109,6 @@ def calls() -> Iterator[Report]:
     )
 
 
-def signals() -> Iterator[Report]:
-    """Flood with signals that are for the service alone, whether it wants them or not."""
-    to = sys.argv[3] if sys.argv[3:] else NAME
-    yield _flood(message("/", "org.example.Odd", "Came", kind=SIGNAL, destination=to))
-
-
 def objects() -> Iterator[Report]:
     """Flood with the most expensive call there is, half of them wanting no answer."""
     to = sys.argv[3] if sys.argv[3:] else NAME
@@ -369,7 +363,6 @@ ROLES: tuple[Callable[[], Iterator[Report]], ...] = (
         hoard,
         giant,
         calls,
-        signals,
         objects,
         greedy,
         glutton,
