@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("people")
 async def test_a_reader_sees_what_ss_and_ip_show_them(stage: MakeStage) -> None:
     play = await stage()
     await play.many(await play.listener(), 2)
+    await play.agreed()
     await play.command(ROOT, MANAGER, "AddEndpoint", "sasa{sv}", "10.0.2.1", ["subflow"], {})
     tools = {
         "connections": play.lab.run("client", ["ss", "-MinHO"], user="alice"),
