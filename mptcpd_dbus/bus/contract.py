@@ -28,10 +28,11 @@ def contract(
     features: tuple[str, ...],
     counters: Callable[[], dict[str, int]],
     own: Own,
+    announce: Callable[[], None] = lambda: None,
 ) -> dict[type, Interface]:
     """Give the interface of each kind of thing; commands go to the others.
 
-    *own* is of `manager.py`.
+    *own* is of `manager.py`; *announce* makes an object of each connection that is none yet.
     """
 
     def interface_name(index: int) -> str:
@@ -40,7 +41,14 @@ def contract(
 
     return {
         State: manager_interface(
-            state, pm, policies, programs, features=features, counters=counters, own=own
+            state,
+            pm,
+            policies,
+            programs,
+            features=features,
+            counters=counters,
+            own=own,
+            announce=announce,
         ),
         connections.Connection: connection_interface(pm, policies),
         connections.Subflow: subflow_interface(pm),

@@ -104,6 +104,7 @@ class BusEdge:
             features=self._features,
             counters=self.counters,
             own=own,
+            announce=engine.announce_all,
         )
         publisher = Publisher(self._tree, state, interfaces)
         transport.on_dropped = lambda: publisher.dropped(transport.signals_dropped)

@@ -93,6 +93,7 @@ class _Methods:
         *,
         counters: Counters,
         own: Own,
+        announce: Callable[[], None],
     ) -> None:
         self._state = state
         self._pm = pm
@@ -100,6 +101,7 @@ class _Methods:
         self._programs = programs
         self._counters = counters
         self._own = own
+        self._announce = announce
 
     async def list_connections(
         self, _: State, __: Call, given: dict[str, Any], offset: int, limit: int
@@ -108,6 +110,7 @@ class _Methods:
         if wanted.RemoteAddress is not None:
             address = read_address("RemoteAddress", wanted.RemoteAddress)
             wanted = wanted.model_copy(update={"RemoteAddress": address})
+        self._announce()
         found = (c for c in self._state.connections.values() if wanted.matches(c))
         page = islice(found, offset, offset + limit if limit else None)
         return ([[path_of(c), c.token] for c in page],)
@@ -174,12 +177,14 @@ def manager_interface(
     features: tuple[str, ...],
     counters: Counters,
     own: Own,
+    announce: Callable[[], None],
 ) -> Interface:
     """Declare the interface; it reads *state*, its commands go to the others.
 
-    *own* gives the connection of a socket, and notes that it is the caller's.
+    *own* gives the connection of a socket, and notes that it is the caller's; *announce* makes an
+    object of each connection that is none yet.
     """
-    methods = _Methods(state, pm, policies, programs, counters=counters, own=own)
+    methods = _Methods(state, pm, policies, programs, counters=counters, own=own, announce=announce)
     return Interface(
         MANAGER,
         "Multipath TCP on this host, in the network namespace of the daemon. All signals come from"
