@@ -149,7 +149,8 @@ async def test_nothing_stays_lost_after_a_stop(stage: MakeStage, small: bool) ->
     The two buffers are each other's control: the small one must have overflowed, the default one
     must not.
     """
-    play = await stage(*(("--netlink-buffer", str(SMALL_BUFFER)) if small else ()))
+    buffer = ("--netlink-buffer", str(SMALL_BUFFER)) if small else ()
+    play = await stage("--signal-budget", "0", *buffer)
     listener = await play.listener()
     echo, echo_port = await play.server.call("listen", address=SERVER[4])
     await play.server.call("echo", listener=echo)

@@ -18,7 +18,7 @@ COUNT = 10_000
 
 async def test_ten_thousand_connections_are_shown_as_they_are(stage: MakeStage) -> None:
     """Objects equal ss(8), and all of them end at once without an event being lost."""
-    play = await stage()
+    play = await stage("--signal-budget", "0")
     listener = await play.listener()
     for _ in range(COUNT // 1000):
         await play.many(listener, 1000)
