@@ -63,9 +63,9 @@ def main() -> int:
         except Exception:  # noqa: BLE001 # whatever it is, it is told
             traceback.print_exc()
             failed += 1
+        if given.json:
+            report.write(given.json, where, figures)
     sys.stdout.write(report.text(where, figures))
-    if given.json:
-        report.write(given.json, where, figures)
     return failed
 
 

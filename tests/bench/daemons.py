@@ -8,7 +8,6 @@ subscriber counts; mptcpd has called its plugin, which counts (`reference.c`).
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import os
 import pwd
@@ -103,7 +102,7 @@ async def ours(lab: Lab, subscriber: App, policy: Policy, buffer: int) -> AsyncI
     """Run ours; without a policy it has none, for it tells the bus of every event anyhow."""
     daemon = Daemon(lab, "client", SCRATCH / "ours.log")
     daemon.log.touch()
-    arguments = ["--signal-budget", "0"] if "--signal-budget" in _help() else []
+    arguments = ["--signal-budget", "0"]
     if policy == "join":
         plugins = PluginFiles()
         plugins.write("join", JOIN)
@@ -160,11 +159,3 @@ def _compile(target: Path) -> None:
         ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, source],
         check=True,
     )
-
-
-@functools.cache
-def _help() -> str:
-    argv = [f"{readable_repository()}/.venv/bin/python", "-m", "mptcpd_dbus", "--help"]
-    return subprocess.run(
-        argv, check=True, capture_output=True, text=True, cwd=readable_repository()
-    ).stdout
