@@ -3,6 +3,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import truediv
 from statistics import median
 from typing import Generic, Literal, TypeVar
@@ -52,7 +53,8 @@ class Pairs(Generic[T]):
     ) -> Figure:
         """Make a row: the median of each, or another summary, and the median of the ratios."""
         ours, theirs = ([value(one) for one in rounds] for rounds in (self.ours, self.mptcpd))
-        ratio = median(map(truediv, ours, theirs)) if all(theirs) else None
+        comparable = all(theirs) and inf not in (*ours, *theirs)
+        ratio = median(map(truediv, ours, theirs)) if comparable else None
         return Figure(*row, how(ours), how(theirs), ratio, most, judged)
 
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from math import inf
 
 from tests.bench.account import cpu, spent
 from tests.bench.daemons import Subject
@@ -32,8 +33,8 @@ class Run:
 
     @property
     def cost(self) -> float:
-        """Microseconds of CPU per event handled."""
-        return self.seconds / max(self.handled, 1) * 1e6
+        """Microseconds of CPU per event handled; no number is enough for none."""
+        return self.seconds / self.handled * 1e6 if self.handled else inf
 
     @property
     def bus(self) -> float:

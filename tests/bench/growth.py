@@ -40,7 +40,7 @@ async def growth(it: Setting, quick: bool) -> list[Figure]:
             for _ in range(count // step):
                 found = await follow(it, subject, it.churn(step))
                 size = memory(subject.pid).rss
-                steps.append(Step(found.cost * found.handled / step, size, found.lost))
+                steps.append(Step(found.seconds / step * 1e6, size, found.lost))
             return steps
 
     found = await alternate(1, measure)

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from math import isinf
+from dataclasses import asdict, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.lab.sandbox import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs/performance.md"
 BEGIN, END = "<!-- figures: make bench -->", "<!-- end of figures -->"
+NEVER = "never"  # JSON has no word for it
 HEAD = ("workload", "what", "unit", "ours", "mptcpd", "ratio", "wanted", "")
 
 
@@ -43,17 +44,24 @@ def machine() -> dict[str, Any]:
 
 def write(file: Path, where: dict[str, Any], figures: Sequence[Figure]) -> None:
     """Write JSON."""
-    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+    rows = [
+        {name: NEVER if value == inf else value for name, value in asdict(figure).items()}
+        | {"met": figure.met}
+        for figure in figures
+    ]
     file.write_text(json.dumps({"machine": where, "figures": rows}, indent=1) + "\n")
 
 
 def read(file: Path) -> tuple[dict[str, Any], list[Figure]]:
     """Read it back."""
     data = json.loads(file.read_text())
-    rows = data["figures"]
-    for row in rows:
-        del row["met"]
-    return data["machine"], [Figure(**row) for row in rows]
+    return data["machine"], [_figure(row) for row in data["figures"]]
+
+
+def _figure(row: dict[str, Any]) -> Figure:
+    names = (field.name for field in fields(Figure))
+    values: dict[str, Any] = {name: inf if row[name] == NEVER else row[name] for name in names}
+    return Figure(**values)
 
 
 def text(where: dict[str, Any], figures: Sequence[Figure]) -> str:
@@ -83,8 +91,8 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    if isinf(value):
-        return "never"
+    if value == inf:
+        return NEVER
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

@@ -6,6 +6,7 @@ Ours alone, and few connections: what mptcpd does beside it is the business of `
 
 import os
 import signal
+from math import inf
 from pathlib import Path
 
 from tests.bench import report
@@ -57,12 +58,14 @@ def test_a_report_is_written_and_read_back(tmp_path: Path) -> None:
         Figure("churn", "CPU per event", "us", 9.0, 10.0, 0.9, most=1.0),
         Figure("churn", "lost", "", 1, 5, 0.2, most=0, judged="ours"),
         Figure("idle", "RSS", "kB", 50_000, 2_000, 25.0),
+        Figure("hold", "CPU per event", "us", 20.0, inf),
     ]
     report.write(tmp_path / "json", {"kernel": "6.18"}, figures)
 
     assert report.read(tmp_path / "json") == ({"kernel": "6.18"}, figures)
     lines = report.text({"kernel": "6.18"}, figures).splitlines()
-    assert [line.split("|")[-2].strip() for line in lines[4:]] == ["yes", "NO", ""]
+    assert [line.split("|")[-2].strip() for line in lines[4:]] == ["yes", "NO", "", ""]
+    assert "never" in lines[-1]
 
 
 def test_the_document_has_a_place_for_the_table() -> None:
