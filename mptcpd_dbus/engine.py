@@ -80,6 +80,8 @@ class Engine:
         self._young = Settling(settle_time)
         self._settled: asyncio.TimerHandle | None = None
         self._settling = False
+        self._hurries = False
+        self._is_debugging = False
         self._untold: list[tuple[events.Event | None, Change]] = []
 
     def attach(self, publisher: Publisher | None) -> None:
@@ -103,6 +105,7 @@ class Engine:
 
     def batch(self, batch: Iterable[events.Event | readings.Reading]) -> None:
         """Take a batch in, in order, then settle."""
+        self._look_around()
         known = self.state.connections
         step = self.step
         for what in batch:
@@ -114,8 +117,14 @@ class Engine:
 
     def take(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, and settle at the end of this turn of the loop."""
+        self._look_around()
         self.step(what)
         self.settle_soon()
+
+    def _look_around(self) -> None:
+        """Look once for many events at what is the same for all."""
+        self._hurries = self.in_a_hurry
+        self._is_debugging = _log.isEnabledFor(logging.DEBUG)
 
     def settle_soon(self) -> None:
         """Settle at the end of this turn of the loop."""
@@ -183,7 +192,7 @@ class Engine:
         kind = type(what)
         event = cast("events.Event", what) if kind in _EVENTS else None
         if event is not None:
-            if _log.isEnabledFor(logging.DEBUG):
+            if self._is_debugging:
                 _log.debug("%s", event, extra=self._about(event))
             if kind in _IMPLYING:
                 for implied in self.state.implied_by(event):
@@ -198,26 +207,25 @@ class Engine:
 
     def _follow(self, what: events.Event | readings.Reading, change: Change | None) -> None:
         """Do what *what* asks for, beyond the state."""
-        match what:
-            case readings.EndpointsRead():
-                self.pm.own_endpoints.forget_gone()
-            case readings.ManagementRead():  # NetworkManager may have set some: no event tells
-                with suppress(MptcpdError, OSError):  # then the next sweep tells
-                    self.step(self.kernel.endpoints())
-            case events.NewConnection() if change is not None:
-                if change.connection is not None and self.in_a_hurry:
-                    self._incomplete.append(change.connection)
-                if len(self.state.connections) == 1:
-                    self.wake.set()  # the sweep sleeps while there are none
-            case events.NewSubflow() | events.SubflowClosed() | events.ConnectionClosed():
-                if change is not None:
-                    self.pm.notice(what, change)
-            case _:
-                pass
+        if isinstance(what, readings.EndpointsRead):
+            self.pm.own_endpoints.forget_gone()
+        elif isinstance(what, readings.ManagementRead):
+            # NetworkManager may have set some, of which no event tells.
+            with suppress(MptcpdError, OSError):  # then the next sweep tells
+                self.step(self.kernel.endpoints())
+        elif change is None:
+            return
+        elif isinstance(what, events.NewConnection):
+            if self._hurries and change.connection is not None:
+                self._incomplete.append(change.connection)
+            if len(self.state.connections) == 1:
+                self.wake.set()  # the sweep sleeps while there are none
+        else:
+            self.pm.notice(cast("events.Event", what), change)
 
     def _tell(self, event: events.Event | None, change: Change) -> None:
         """Show the bus what happened; what policies act on, and all after it, when they have."""
-        if self._untold or (type(event) in _ACTED_ON and self.in_a_hurry):
+        if self._untold or (self._hurries and type(event) in _ACTED_ON):
             self._untold.append((event, change))
         else:
             self._show(event, change)

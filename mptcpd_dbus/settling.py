@@ -12,48 +12,43 @@ class Settling:
 
     def __init__(self, settle_time: float) -> None:
         self._settle_time = settle_time
-        self._due_at: dict[Connection, float] = {}  # in the order of their coming
-        self._by_number: dict[int, Connection] = {}
-        self._hastened: dict[Connection, None] = {}
+        self._waiting: dict[int, tuple[Connection, float]] = {}  # in the order of their coming
+        self._hastened: set[int] = set()
 
     def __contains__(self, connection: Connection) -> bool:
-        return connection in self._due_at
+        return connection.number in self._waiting
 
     def come(self, connection: Connection, now: float) -> None:
         """Begin to wait."""
-        self._due_at[connection] = now + self._settle_time
-        self._by_number[connection.number] = connection
+        self._waiting[connection.number] = connection, now + self._settle_time
 
     def leave(self, connection: Connection) -> None:
         """Wait no longer: it has closed, or is due."""
-        del self._due_at[connection]
-        del self._by_number[connection.number]
-        self._hastened.pop(connection, None)
+        del self._waiting[connection.number]
 
     def hasten(self, number: int) -> bool:
         """Make the connection of that number due at once; give whether it was waiting."""
-        connection = self._by_number.get(number)
-        if connection is None:
+        if number not in self._waiting:
             return False
-        self._hastened[connection] = None
+        self._hastened.add(number)
         return True
 
     def hasten_all(self) -> bool:
         """Make all due at once; give whether any was waiting."""
-        self._hastened.update(dict.fromkeys(self._due_at))
-        return bool(self._hastened)
+        self._hastened.update(self._waiting)
+        return bool(self._waiting)
 
     def due(self, now: float) -> list[Connection]:
-        """Give those that need not wait any longer."""
-        due = list(self._hastened)
-        for connection, due_at in self._due_at.items():
+        """Give those that need not wait any longer, in the order of their coming."""
+        due = self._waiting.keys() & self._hastened
+        self._hastened.clear()
+        for number, (_, due_at) in self._waiting.items():
             if due_at > now:
                 break
-            if connection not in self._hastened:
-                due.append(connection)
-        return due
+            due.add(number)
+        return [self._waiting[number][0] for number in sorted(due)]
 
     @property
     def next_due(self) -> float | None:
         """When the oldest is due; None while none waits."""
-        return next(iter(self._due_at.values()), None)
+        return next((due_at for _, due_at in self._waiting.values()), None)

@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.state import State
-from mptcpd_dbus.core.types import AddressEntry, FourTuple
+from mptcpd_dbus.core.types import AddressEntry, ConnectionState, FourTuple
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.testing import FakeKernel
+from tests.core.example import ROW
+from tests.lab.wait import eventually
 from tests.world import FIRST, TOKEN, World
 
+CLOSE_WAIT = 8
 OTHER = FourTuple("10.0.1.1", 4001, "10.0.9.1", 80)
 
 
@@ -159,3 +163,79 @@ async def test_an_engine_without_a_publisher_keeps_the_state_all_the_same() -> N
     engine.batch([events.NewConnection(TOKEN, FIRST), readings.LimitsRead(4, 4)])
 
     assert TOKEN in engine.state.connections
+
+
+def _shown(world: World) -> list[object]:
+    return [thing for change in world.shown for thing in change.added]
+
+
+async def test_a_connection_is_shown_with_all_that_it_has_once_it_has_settled() -> None:
+    world = World(settle_time=0.02)
+    made = world.kernel.connect(TOKEN, FIRST)
+    made.ids[3] = AddressEntry("10.0.2.1", 3)
+    world.engine.take(events.NewAddress(TOKEN, 7, "10.0.9.2", 80))
+    world.engine.settle()
+    connection = world.state.connections[TOKEN]
+    assert len(world.heard) == 3  # what happens is told at once
+    assert _shown(world) == []
+    assert connection.uid is None  # nobody has asked the kernel yet
+
+    await eventually(lambda: _shown(world) != [])
+
+    its = (connection.subflows[FIRST], *connection.local_addresses.values())
+    assert _shown(world) == [connection, *its, *connection.remote_addresses.values()]
+    assert connection.uid == 1000
+
+
+async def test_a_connection_that_closes_before_it_has_settled_is_never_shown() -> None:
+    world = World(settle_time=0.02)
+    asked: list[int] = []
+    world.kernel.local_addresses = asked.append  # type: ignore[method-assign,assignment] # a spy
+    world.engine.batch([events.NewConnection(TOKEN, FIRST)])
+    world.engine.batch([events.ConnectionClosed(TOKEN)])
+    other = events.NewConnection(TOKEN + 1, OTHER)
+    world.engine.batch([other])  # control
+
+    await eventually(lambda: _shown(world) != [])
+
+    assert events.ConnectionClosed(TOKEN) in world.heard
+    assert asked == [TOKEN + 1]
+    assert world.state.connections[TOKEN + 1] in _shown(world)
+    assert not any(change.removed for change in world.shown)
+
+
+async def test_a_connection_that_is_asked_for_is_shown_at_once() -> None:
+    world = World(settle_time=60)
+    for number in range(4):
+        world.engine.take(events.NewConnection(TOKEN + number, FIRST))
+    world.engine.settle()
+    one, two, *others = world.state.connections.values()
+
+    world.engine.announce_now(one.number)
+    assert [thing for thing in _shown(world) if thing in (one, two)] == [one]
+    flushes = world.flushes
+    world.engine.announce(two.number)  # with what is told next
+    assert world.flushes == flushes
+    await asyncio.sleep(0)
+    assert two in _shown(world)
+    assert not set(others) & set(_shown(world))
+    world.engine.announce_all()
+    assert set(others) <= set(_shown(world))
+
+
+async def test_an_established_that_comes_when_the_connection_is_closing_is_told_all_the_same() -> (
+    None
+):
+    world = World()
+    world.engine.take(events.NewConnection(TOKEN, FIRST))
+    row = replace(ROW, state=CLOSE_WAIT)
+    world.engine.take(row)
+
+    world.engine.take(events.ConnectionEstablished(TOKEN, FIRST))
+    world.engine.take(events.ConnectionEstablished(TOKEN, FIRST))  # control: this teaches nothing
+
+    assert [type(event) for event in world.heard] == [
+        events.NewConnection,
+        events.ConnectionEstablished,
+    ]
+    assert world.state.connections[TOKEN].state is ConnectionState.CLOSING

@@ -22,10 +22,10 @@ WISH = SubflowWish(local_address=SECOND_ADDRESS)
 class World:
     """What happens on `kernel` passes the engine at once, as if its socket were always read."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle_time: float = 0) -> None:
         self.kernel = FakeKernel()
         self.state = State()
-        self.engine = Engine(self.state, self.kernel)
+        self.engine = Engine(self.state, self.kernel, settle_time)
         self.pm = self.engine.pm
         self.kernel.on_event = self.engine.take
         self.engine.attach(self)
