@@ -41,6 +41,7 @@ from mptcpd_dbus.plugin import (
 
 LARGEST = 64 << 10  # bytes of a file
 LONGEST = 64  # lines of a statement in which places are looked for
+DEEPEST = 32  # keys to a value; settings hardly need five
 
 Keys = tuple[str | int, ...]
 """Where something stands in a file: ("rule", 0, "match", "port")."""
@@ -117,7 +118,10 @@ class RuleFile:
 
     def _parse(self, text: str) -> dict[str, Any]:
         try:
-            return tomllib.loads(text)
+            given = tomllib.loads(text)
+            deepest = max(map(len, _within(given)), default=0)
+        except RecursionError:
+            deepest = DEEPEST + 1
         except tomllib.TOMLDecodeError as error:
             words, _, place = str(error).rpartition(
                 " (at "
@@ -125,6 +129,11 @@ class RuleFile:
             found = re.match(r"line (\d+)", place)
             line = found[1] if found else len(text.splitlines())
             raise ConfigurationError(f"{self._name}:{line}: {words}") from None
+        if deepest > DEEPEST:
+            raise ConfigurationError(
+                f"{self._name}: a value has more than {DEEPEST} keys before it"
+            )
+        return given
 
     def _line(self, keys: Keys) -> int:
         """Give the line of *keys*, or of the nearest table around what is missing there."""

@@ -268,6 +268,12 @@ GOOD = '[[rule]]\nname = "good"\nstrategy = "join"\n'
         (GOOD.replace("good", "my rule"), ":2: name: 'my rule': give 1 to 64 letters, digits and"),
         (GOOD.replace("good", "x" * 65), ":2: name: 'xxx"),
         (GOOD.replace('"good"', '"""\ngood\n"""'), ":2: name: 'good\\n': give 1 to 64 letters"),
+        # Deeper than the readers of TOML and of values can follow
+        (GOOD + f"settings.x = {'[' * 900}{']' * 900}\n", ": a value has more than 32 keys before"),
+        (GOOD + f"settings.x = {'{a=' * 900}\n", ": a value has more than 32 keys before it"),
+        (GOOD + f"settings{'.x' * 900} = 1\n", ": a value has more than 32 keys before it"),
+        (GOOD + f"settings{'.x' * 31} = 1\n", ": a value has more than 32 keys before it"),
+        (GOOD + f"settings{'.x' * 29} = 1\n", ":4: settings.x: unknown key"),
         # What looks like a rule and is none does not count
         ("'[[rule]]' = '''\n[[rule]]\n'''\n" + GOOD, ":1: [[rule]]: unknown key; known: rule"),
         (
