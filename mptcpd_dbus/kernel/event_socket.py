@@ -74,9 +74,11 @@ class EventSocket:
             except BlockingIOError:
                 return events, lost, False
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
                 lost = True
+                if (
+                    error.errno != errno.ENOBUFS
+                ):  # no memory, say: what was read must not go with it
+                    return events, lost, False
                 continue
             if sender != 0 or datagram[4:6] != self._kind:
                 continue  # another process, or no event

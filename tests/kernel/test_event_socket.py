@@ -1,12 +1,14 @@
 """Proves on the real kernel that events are heard, in order, also after a loss."""
 # SPDX-License-Identifier: BSD-3-Clause
 
+import errno
 import logging
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -131,6 +133,28 @@ def test_after_a_loss_the_kernel_is_silent_until_the_queue_was_empty(host: Host)
     assert (len(some), again, more) == (1, False, True)
     assert unheard not in ports(rest)
     assert heard_port in ports(heard)
+    events.close()
+
+
+def test_a_read_that_fails_costs_no_event_that_was_read_before(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(socket.socket):
+        reads = 0
+
+        def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Any]:
+            self.reads += 1
+            if self.type == socket.SOCK_RAW and self.reads == 2 and not self.getblocking():
+                raise OSError(errno.ENOMEM, "no memory")
+            return super().recvfrom(size, flags)
+
+    monkeypatch.setattr(socket, "socket", Failing)
+    events = EventSocket()
+    monkeypatch.undo()
+    port = listen_and_close(host)
+
+    assert events.drain() == ([ListenerCreated("127.0.0.1", port)], True, False)
+    assert events.drain() == ([ListenerClosed("127.0.0.1", port)], False, False)
     events.close()
 
 
