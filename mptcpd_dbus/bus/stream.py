@@ -11,6 +11,7 @@ message that its last byte is of, whatever that one or those before it say of th
 
 import array
 import asyncio
+import errno
 import socket
 import time
 from collections import deque
@@ -33,6 +34,8 @@ from mptcpd_dbus.bus.signatures import WireError
 _CHUNK = 64 << 10  # one recv; a socket buffer does not hold much more
 _ANCILLARY = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD, unix(7): what one recv can bring
 _JOIN = 256 << 10  # what is joined into one send
+# No room, or no memory: neither says that the bus is gone.  EINTR is Python's to try again.
+_FOR_NOW = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Stream:
@@ -158,12 +161,12 @@ class Stream:
                 self._unstall()
                 if sent < len(data):
                     self._outbox.appendleft(memoryview(data)[sent:])
-        except (BlockingIOError, InterruptedError):
+        except OSError as error:
+            if error.errno not in _FOR_NOW:
+                self._close(f"the bus is gone: {error}")
+                return
             self._outbox.appendleft(data)
             self._wait_for_room()
-            return
-        except OSError as error:
-            self._close(f"the bus is gone: {error}")
             return
         self._loop.remove_writer(self._sock)
         self._flushing = False
@@ -217,10 +220,9 @@ class Stream:
         try:
             # Room for all: what finds none the kernel would close here, and we would wait.
             data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        except (BlockingIOError, InterruptedError):
-            return
         except OSError as error:
-            self._close(f"the bus is gone: {error}")
+            if error.errno not in _FOR_NOW:
+                self._close(f"the bus is gone: {error}")
             return
         self._inbox += data
         for level, kind, content in ancillary:
