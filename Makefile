@@ -16,7 +16,7 @@ PACKAGES_BENCH := mptcpd libmptcpd3-dev
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
-.PHONY: help setup packages packages-bench format lint test test-system bench demo contract captures
+.PHONY: help setup packages packages-bench format lint test test-system fuzz bench demo contract captures
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -65,6 +65,9 @@ test: setup lint build ## everything, in namespaces of its own (ARGS='-k name' t
 
 test-system: setup build ## of these, what runs on booted Debian systems
 	$(SANDBOX) $(VENV)/bin/python -m pytest -m booted $(ARGS)
+
+fuzz: setup ## fuzz the readers of foreign bytes (ARGS='EXECUTIONS TARGET...')
+	$(VENV)/bin/python -m tests.fuzz $(ARGS)
 
 bench: setup packages-bench ## ours beside Debian's mptcpd (ARGS='--only churn --quick --json FILE')
 	$(SANDBOX) $(VENV)/bin/python -m tests.bench $(ARGS)

@@ -48,7 +48,7 @@ from tests.lab.plugin_files import shipped_plugins, write_configuration
 from tests.lab.wait import eventually
 from tests.test_config import MPTCPD_CONF
 
-LONGEST = {CONTRIBUTING: 100, ARCHITECTURE: 220}
+LONGEST = {CONTRIBUTING: 110, ARCHITECTURE: 220}
 
 ON_THE_BUS = ("busctl", "gdbus")
 OURS = ("mptcpctl",)
