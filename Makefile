@@ -13,6 +13,8 @@ PACKAGES := python3-venv dbus dbus-bin polkitd python3-gi gir1.2-glib-2.0 iprout
 	zsh fish mandoc groff-base jq build-essential debhelper lintian debootstrap systemd-container
 # What `make bench` measures ours beside; like NetworkManager it is not started by its installation.
 PACKAGES_BENCH := mptcpd libmptcpd3-dev
+# What only tests on this machine use: the systems that they boot are made of those above.
+PACKAGES_HERE := strace
 # A second bus to test on. Where systemd runs, its package takes over the machine's system bus.
 PACKAGES_OPTIONAL := $(if $(wildcard /run/systemd/system),,dbus-broker)
 
@@ -31,7 +33,7 @@ packages-bench: PACKAGES_OPTIONAL :=
 packages packages-bench:
 	@missing() { for p; do dpkg-query -W -f '$${Status}' $$p 2>/dev/null \
 	        | grep -q ' installed$$' || echo $$p; done; }; \
-	wanted=$$(missing $(PACKAGES)); also=$$(missing $(PACKAGES_OPTIONAL)); \
+	wanted=$$(missing $(PACKAGES) $(PACKAGES_HERE)); also=$$(missing $(PACKAGES_OPTIONAL)); \
 	[ -n "$$wanted$$also" ] || exit 0; \
 	if [ "$$(id -u)" != 0 ]; then \
 	    [ -n "$$wanted" ] || exit 0; \
