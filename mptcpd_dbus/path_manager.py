@@ -75,9 +75,11 @@ class PathManager:
         """Hear *event* after the state has."""
         self._joins.notice(event)
         if isinstance(event, events.NewSubflow) and self._joins.left(join_key(event)):
-            row = self._kernel.subflow(
-                event.four_tuple, mapped=event.mapped, interface_index=event.interface_index
-            )
+            row = None
+            with suppress(MptcpdError, OSError):  # the sweep tells; other events wait behind this
+                row = self._kernel.subflow(
+                    event.four_tuple, mapped=event.mapped, interface_index=event.interface_index
+                )
             if row is not None:
                 self._apply(row)  # no event tells that we asked for a backup
         if isinstance(event, events.ConnectionClosed) and change.connection is not None:

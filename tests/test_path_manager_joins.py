@@ -231,3 +231,21 @@ async def test_a_subflow_of_a_mapped_connection_is_destroyed_in_its_own_family(
     await world.pm.destroy_subflow(connection.subflows[FIRST])
 
     assert connection.subflows == {}
+
+
+async def test_a_kernel_that_cannot_be_asked_costs_no_event_behind_a_join(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.connect()
+    monkeypatch.setattr(world.pm._joins, "left", lambda _: True)  # noqa: SLF001 - nobody waits for it
+
+    def refuse(*_: object, **__: object) -> None:
+        raise errors.KernelRefused("SOCK_DIAG", errno.ETIMEDOUT)
+
+    monkeypatch.setattr(world.kernel, "subflow", refuse)
+    second = FIRST._replace(local_address=SECOND_ADDRESS)
+    joined = events.NewSubflow(TOKEN, second, 1)
+
+    world.engine.batch([joined, events.ConnectionClosed(TOKEN)])
+
+    assert not world.state.connections
