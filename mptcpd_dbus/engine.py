@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
-from typing import Protocol, cast, get_args
+from typing import Protocol, get_args
 
 from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.connections import Connection
@@ -22,8 +22,8 @@ from mptcpd_dbus.settling import Settling
 
 # A policy's first command waits for nobody: the peer answers meanwhile.
 _ACTED_ON = {events.NewConnection, events.ConnectionEstablished}
-_EVENTS = frozenset(get_args(events.Event))
 _IMPLYING = {events.NewConnection, events.DeleteInterface}
+_OF_CONNECTIONS = {*get_args(events.ConnectionEvent)}
 _FOLLOWED = {
     events.NewConnection,
     events.NewSubflow,
@@ -53,6 +53,10 @@ class Policies(Protocol):
     """What the engine asks of the policy host."""
 
     @property
+    def decide(self) -> bool:
+        """Whether there is anybody who may decide for a connection."""
+
+    @property
     def in_a_hurry(self) -> bool:
         """Whether somebody waits for connections, to act on them at once."""
 
@@ -80,7 +84,9 @@ class Engine:
         self._young = Settling(settle_time)
         self._settled: asyncio.TimerHandle | None = None
         self._settling = False
+        self._now = 0.0
         self._hurries = False
+        self._is_decided = False
         self._is_debugging = False
         self._untold: list[tuple[events.Event | None, Change]] = []
 
@@ -123,7 +129,9 @@ class Engine:
 
     def _look_around(self) -> None:
         """Look once for many events at what is the same for all."""
+        self._now = asyncio.get_running_loop().time()
         self._hurries = self.in_a_hurry
+        self._is_decided = self._policies is not None and self._policies.decide
         self._is_debugging = _log.isEnabledFor(logging.DEBUG)
 
     def settle_soon(self) -> None:
@@ -190,8 +198,9 @@ class Engine:
     def step(self, what: events.Event | readings.Reading) -> None:
         """Take one thing in, within a batch."""
         kind = type(what)
-        event = cast("events.Event", what) if kind in _EVENTS else None
-        if event is not None:
+        event = None
+        if isinstance(what, events.AnyEvent):
+            event = what
             if self._is_debugging:
                 _log.debug("%s", event, extra=self._about(event))
             if kind in _IMPLYING:
@@ -199,36 +208,33 @@ class Engine:
                     self.step(implied)
         change = self.state.apply(what)
         if change is not None:
-            self._tell(event, change)
+            # What policies act on, and all after it, is shown when they have.
+            if self._untold or (self._hurries and kind in _ACTED_ON):
+                self._untold.append((event, change))
+            else:
+                self._show(event, change)
         if kind in _FOLLOWED:
             self._follow(what, change)
-        if change is not None and self._policies is not None:
+        concerns_policies = self._is_decided or kind not in _OF_CONNECTIONS
+        if change is not None and concerns_policies and self._policies is not None:
             self._policies.post(what, change)
 
     def _follow(self, what: events.Event | readings.Reading, change: Change | None) -> None:
         """Do what *what* asks for, beyond the state."""
-        if isinstance(what, readings.EndpointsRead):
+        if isinstance(what, events.NewConnection):
+            if self._hurries and change is not None and change.connection is not None:
+                self._incomplete.append(change.connection)
+            if len(self.state.connections) == 1:
+                self.wake.set()  # the sweep sleeps while there are none
+        elif isinstance(what, events.AnyEvent):
+            if change is not None:
+                self.pm.notice(what, change)
+        elif isinstance(what, readings.EndpointsRead):
             self.pm.own_endpoints.forget_gone()
         elif isinstance(what, readings.ManagementRead):
             # NetworkManager may have set some, of which no event tells.
             with suppress(MptcpdError, OSError):  # then the next sweep tells
                 self.step(self.kernel.endpoints())
-        elif change is None:
-            return
-        elif isinstance(what, events.NewConnection):
-            if self._hurries and change.connection is not None:
-                self._incomplete.append(change.connection)
-            if len(self.state.connections) == 1:
-                self.wake.set()  # the sweep sleeps while there are none
-        else:
-            self.pm.notice(cast("events.Event", what), change)
-
-    def _tell(self, event: events.Event | None, change: Change) -> None:
-        """Show the bus what happened; what policies act on, and all after it, when they have."""
-        if self._untold or (self._hurries and type(event) in _ACTED_ON):
-            self._untold.append((event, change))
-        else:
-            self._show(event, change)
 
     def _show(self, event: events.Event | None, change: Change) -> None:
         publisher, connection = self._publisher, change.connection
@@ -237,7 +243,7 @@ class Engine:
         if connection is not None:
             kind = type(event)
             if kind is events.NewConnection:
-                self._young.come(connection, asyncio.get_running_loop().time())
+                self._young.come(connection, self._now)
                 return
             if connection in self._young:
                 if kind is events.ConnectionClosed:

@@ -130,19 +130,24 @@ class ObjectTree:
         if published is not None and published.announced:
             self._changed[path] = published
 
-    def event_signal(self, interface: Interface, signal: Signal) -> Callable[[Sequence[Any]], None]:
-        """Give what queues this signal of the root object, to be sent at the next flush."""
+    def event_signal(
+        self, interface: Interface, signal: Signal, values: Callable[..., Sequence[Any]]
+    ) -> Callable[..., None]:
+        """Give what queues this signal of the root object, to be sent at the next flush.
+
+        It takes what *values* makes the signal's arguments of.
+        """
         head = _begin_signal(ROOT, interface.name, signal.name, signal.signature)
         begin, end = head[:LENGTH_AT], head[LENGTH_AT + LENGTH_AND_SERIAL.size :]
         pack = encode_flat(signal.signature)
         put = LENGTH_AND_SERIAL.pack
         queue, next_serial = self._events.append, self._transport.next_serial
 
-        def tell(values: Sequence[Any]) -> None:
+        def tell(*about: Any) -> None:
             if not self._speaking:
                 return
             try:
-                body = pack(values)
+                body = pack(values(*about))
             except WireError:
                 _log.exception("signal %s.%s cannot be sent", interface.name, signal.name)
                 return

@@ -21,7 +21,7 @@ class Publisher:
         self._interfaces = {kind: (interface,) for kind, interface in interfaces.items()}
         self._manager = manager = interfaces[State]
         self._signals = {
-            kind: (tree.event_signal(manager, signal), values)
+            kind: tree.event_signal(manager, signal, values)
             for kind, (signal, values) in SIGNALS.items()
         }
         for thing in state.everything():
@@ -29,8 +29,7 @@ class Publisher:
 
     def tell(self, event: events.Event, change: Change) -> None:
         """Queue *event*'s signal."""
-        signal, values = self._signals[type(event)]
-        signal(values(event, change))
+        self._signals[type(event)](event, change)
 
     def show(self, change: Change) -> None:
         """Make the objects what *change* made the things."""

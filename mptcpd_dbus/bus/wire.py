@@ -7,7 +7,7 @@ signatures of our own are ever packed.  Source: D-Bus specification, "Marshaling
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -53,6 +53,9 @@ def encode(signature: str) -> PackAll:
     return pack
 
 
+_Flat = Callable[[Sequence[Any]], bytes]
+
+
 @cache
 def encode_flat(signature: str) -> Callable[[Sequence[Any]], bytes]:
     """Return a fast packer for a body of texts, our own paths and numbers up to 32 bits.
@@ -66,13 +69,19 @@ def encode_flat(signature: str) -> Callable[[Sequence[Any]], bytes]:
         for start, end in pairwise(starts)
     ]
 
+    whole = reduce(_one_after_the_other, steps)
+
     def pack(values: Sequence[Any]) -> bytes:
         try:
-            return b"".join([step(values) for step in steps])
+            return whole(values)
         except MALFORMED as error:
             raise WireError(f"cannot pack as {signature!r}: {error}") from error
 
     return pack
+
+
+def _one_after_the_other(first: _Flat, second: _Flat) -> _Flat:
+    return lambda values: first(values) + second(values)
 
 
 def _flat_step(types: list[str], start: int, *, is_last: bool) -> Callable[[Sequence[Any]], bytes]:

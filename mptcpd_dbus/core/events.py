@@ -23,8 +23,14 @@ def _event(kind: type[_T]) -> type[_T]:
     return dataclass(slots=True, unsafe_hash=True)(kind)
 
 
+class AnyEvent:
+    """What all events are, and no reading is."""
+
+    __slots__ = ()
+
+
 @_event
-class _OfConnection:
+class _OfConnection(AnyEvent):
     token: int
     four_tuple: FourTuple
     local_id: int = 0
@@ -35,7 +41,7 @@ class _OfConnection:
 
 
 @_event
-class _OfSubflow:
+class _OfSubflow(AnyEvent):
     token: int
     four_tuple: FourTuple
     local_id: int = 0
@@ -56,14 +62,14 @@ class ConnectionEstablished(_OfConnection):
 
 
 @_event
-class ConnectionClosed:
+class ConnectionClosed(AnyEvent):
     """The connection is gone, with all its subflows."""
 
     token: int
 
 
 @_event
-class NewAddress:
+class NewAddress(AnyEvent):
     """The peer announced an address (ADD_ADDR, RFC 8684, section 3.4.1).
 
     `port` is the announced port or, where none was announced, the remote port of the subflow that
@@ -77,7 +83,7 @@ class NewAddress:
 
 
 @_event
-class AddressRemoved:
+class AddressRemoved(AnyEvent):
     """The peer withdrew an address (REMOVE_ADDR, RFC 8684, section 3.4.2)."""
 
     token: int
@@ -111,7 +117,7 @@ class SubflowPriority(_OfSubflow):
 
 
 @_event
-class ListenerCreated:
+class ListenerCreated(AnyEvent):
     """An MPTCP socket began to listen."""
 
     address: str
@@ -119,7 +125,7 @@ class ListenerCreated:
 
 
 @_event
-class ListenerClosed:
+class ListenerClosed(AnyEvent):
     """An MPTCP socket stopped listening."""
 
     address: str
@@ -127,7 +133,7 @@ class ListenerClosed:
 
 
 @_event
-class NewInterface:
+class NewInterface(AnyEvent):
     """A network interface appeared (RTM_NEWLINK, rtnetlink(7))."""
 
     index: int
@@ -138,7 +144,7 @@ class NewInterface:
 
 
 @_event
-class UpdateInterface:
+class UpdateInterface(AnyEvent):
     """A network interface changed its name, its kind or its flags."""
 
     index: int
@@ -149,14 +155,14 @@ class UpdateInterface:
 
 
 @_event
-class DeleteInterface:
+class DeleteInterface(AnyEvent):
     """A network interface is gone (RTM_DELLINK)."""
 
     index: int
 
 
 @_event
-class NewLocalAddress:
+class NewLocalAddress(AnyEvent):
     """An interface has a usable address (RTM_NEWADDR; IFA_LOCAL, neither tentative nor failed)."""
 
     interface_index: int
@@ -166,7 +172,7 @@ class NewLocalAddress:
 
 
 @_event
-class DeleteLocalAddress:
+class DeleteLocalAddress(AnyEvent):
     """An interface lost an address (RTM_DELADDR)."""
 
     interface_index: int
@@ -174,7 +180,7 @@ class DeleteLocalAddress:
 
 
 @_event
-class EventsLost:
+class EventsLost(AnyEvent):
     """A kernel socket overflowed; the state has been read anew.
 
     `source` is "mptcp_pm" or "rtnetlink".

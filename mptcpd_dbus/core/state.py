@@ -146,7 +146,7 @@ class State:
         self.connections[event.token] = connection
         # The initial subflow has no event of its own; its addresses are the connection's.
         initial = self._add_subflow(connection, event, initial=True)
-        return Change(connection, connection, added=(connection, initial))
+        return Change(connection, connection, (connection, initial))
 
     def _connection_established(self, event: events.ConnectionEstablished) -> Change | None:
         connection = self.connections.get(event.token)
@@ -173,7 +173,7 @@ class State:
         )
         # Let go of them: a cycle would leave the freeing to the collector, which holds the loop.
         connection.subflows, connection.local_addresses, connection.remote_addresses = {}, {}, {}
-        return Change(connection, connection, removed=removed)
+        return Change(connection, connection, (), (), removed)
 
     def _new_address(self, event: events.NewAddress) -> Change | None:
         connection = self.connections.get(event.token)

@@ -152,7 +152,7 @@ class Dispatch:
 
     def _connection_event(self, event: events.ConnectionEvent, change: Change) -> None:
         connection = change.connection
-        if connection is None or not self._owners.line:
+        if connection is None:
             return
         if type(event) is events.NewConnection:
             self._owners.welcome(connection)

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from mptcpd_dbus.config import Settings, read_settings
-from mptcpd_dbus.core import events, readings
+from mptcpd_dbus.core import readings
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import (
     AlreadyRegistered,
@@ -22,7 +22,6 @@ from mptcpd_dbus.core.errors import (
     NotReady,
 )
 from mptcpd_dbus.core.policies import PolicyState
-from mptcpd_dbus.core.state import Change
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.log_fields import about
 from mptcpd_dbus.policy.catalogue import Catalogue, Source
@@ -68,6 +67,7 @@ class PolicyHost:
         self._owners = Owners(engine)
         self._reports = Reports(engine, self._is_named)
         self._dispatch = Dispatch(engine.state, self._owners, self._network, self._settings_read)
+        self.post = self._dispatch.post
         self._all: dict[str, Hosted] = {}
         self._changing = asyncio.Lock()
         self._programs = itertools.count()
@@ -80,13 +80,14 @@ class PolicyHost:
         return all(p.instance is None or p.mailbox.idle for p in self._all.values())
 
     @property
+    def decide(self) -> bool:
+        """Whether there is anybody who may decide for a connection."""
+        return bool(self._owners.line)
+
+    @property
     def in_a_hurry(self) -> bool:
         """Whether a policy waits for connections, to act on them at once."""
         return self._owners.in_a_hurry
-
-    def post(self, what: events.Event | readings.Reading, change: Change) -> None:
-        """Queue *what*, which has just changed the state, for whom it concerns."""
-        self._dispatch.post(what, change)
 
     # Start and stop.
 

@@ -83,7 +83,7 @@ class Service:
         )
         self.tree = ObjectTree(transport, self.peers, self._authorise)
         self.tree.add(ROOT, Thing(), [self.manager])
-        self.tell = self.tree.event_signal(self.manager, self.manager.signals[0])
+        self.tell = self.tree.event_signal(self.manager, self.manager.signals[0], tuple)
 
     async def _authorise(
         self, call: Call, target: object, method: Method, details: dict[str, str]
