@@ -99,6 +99,7 @@ async def _serve(settings: Settings, reload: asyncio.Event) -> None:
             there,
             policies,
             by_socket=reconciler.by_socket,
+            catch_up=reader.catch_up,
             signal_budget=settings.signal_budget,
         )
         try:

@@ -42,6 +42,11 @@ class EventReader:
             self._rest.cancel()
         self._watch(wanted=False)
 
+    def catch_up(self) -> None:
+        """Read what has come during a rest: somebody wants to know how things are."""
+        if self._rest is not None:
+            self.drain()
+
     def drain(self) -> bool:
         """Take in what is queued, a slice at most; give whether there may be more."""
         events, lost, more = self._socket.drain()

@@ -69,7 +69,7 @@ class Dispatcher:
         objects: Mapping[str, Published],
         children: Mapping[str, Mapping[str, None]],
         managed_objects: Callable[[], Awaitable[bytes]],
-        missing: Callable[[str], None],
+        prepare: Callable[[str], None],
     ) -> None:
         self._transport = transport
         self._peers = peers
@@ -77,7 +77,7 @@ class Dispatcher:
         self._objects = objects
         self._children = children
         self._managed_objects = managed_objects
-        self._missing = missing
+        self._prepare = prepare
         self._large_answers = Turns(transport.taken)
         self._audit = Audit()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,8 +92,7 @@ class Dispatcher:
     def _on_call(self, call: Incoming, peer: Peer) -> None:
         began = time.monotonic()
         try:
-            if call.path not in self._objects:
-                self._missing(call.path)
+            self._prepare(call.path)
             published = self._objects.get(call.path)
             method = _own_method(call, published)
             if published is not None and method is not None:

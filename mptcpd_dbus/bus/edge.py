@@ -49,6 +49,7 @@ class BusEdge:
         policies: Policies,
         *,
         by_socket: Callable[[int], Connection],
+        catch_up: Callable[[], None],
         signal_budget: int,
     ) -> None:
         self._address = address
@@ -57,6 +58,7 @@ class BusEdge:
         self._features = features
         self._policies = policies
         self._by_socket = by_socket
+        self._catch_up = catch_up
         self._owner = ""
         """What we were called when the name was last ours."""
         self._transport: Transport
@@ -82,12 +84,7 @@ class BusEdge:
             transport, self._peers, self._policies, state.network.index_of, self._programs_told
         )
         authority = Authority(Polkit(transport, self._peers), programs)
-        self._tree = ObjectTree(
-            transport,
-            self._peers,
-            authority.check,
-            missing=lambda path: engine.announce_now(connection_number(path)),
-        )
+        self._tree = ObjectTree(transport, self._peers, authority.check, self._prepare)
         self._tree.at_end = programs.flush
 
         def own(call: Call, descriptor: int) -> Connection:
@@ -110,6 +107,11 @@ class BusEdge:
         transport.on_dropped = lambda: publisher.dropped(transport.signals_dropped)
         self._engine.attach(publisher)
         self._network_manager = NetworkManager(transport, self._engine.take)
+
+    def _prepare(self, path: str) -> None:
+        """Let a caller see what has happened before the call, and the connection it is about."""
+        self._catch_up()
+        self._engine.announce_now(connection_number(path))
 
     def _programs_told(self, pictures: tuple[Any, ...]) -> None:
         """Show the objects what programs are told, before they hear of it."""

@@ -55,7 +55,7 @@ _REMOVED = _begin_signal(ROOT, _MANAGER, "InterfacesRemoved", "oas")
 class ObjectTree:
     """Objects at ROOT and below; calls to them are answered as soon as they are added.
 
-    *missing* hears of the path of each call that finds no object, and may add it.
+    *prepare* hears of the path of each call, and brings what is there up to date.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ObjectTree:
         transport: Transport,
         peers: Peers,
         authorise: Authorise,
-        missing: Callable[[str], None] = lambda _: None,
+        prepare: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._transport = transport
         self._objects: dict[str, Published] = {}
@@ -87,7 +87,7 @@ class ObjectTree:
             objects=self._objects,
             children=self._children,
             managed_objects=self._managed_objects,
-            missing=missing,
+            prepare=prepare,
         )
 
     def start(self) -> None:

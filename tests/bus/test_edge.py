@@ -24,7 +24,13 @@ async def edge(bus_address: str) -> AsyncIterator[BusEdge]:
         raise NotImplementedError
 
     edge = BusEdge(
-        bus_address, World().engine, (), FakePolicies(), by_socket=by_socket, signal_budget=0
+        bus_address,
+        World().engine,
+        (),
+        FakePolicies(),
+        catch_up=lambda: None,
+        by_socket=by_socket,
+        signal_budget=0,
     )
     await edge.connect()
     await edge.claim()

@@ -45,7 +45,7 @@ def _watched(lines: list[str]) -> dict[str, dict[str, str]]:
 
 async def test_the_watcher_believes_the_truth_from_any_moment_on(stage: MakeStage) -> None:
     """It begins amid connections that come and go."""
-    it = await stage()
+    it = await stage("--settle-time", "0")  # or short connections would be no objects
     echo, port = await it.server.call("listen", address=SERVER[4])
     await it.server.call("echo", listener=echo)
     churn = asyncio.create_task(
