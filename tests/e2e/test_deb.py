@@ -16,6 +16,7 @@ from tests.lab.sandbox import REPOSITORY, SCRATCH, overlay
 from tests.lab.users import DAEMON
 
 NAME = "mptcpd-dbus"
+RIVALS = ("mptcpd", "libmptcpd3", "libmptcpd3-dev")
 UNIT = f"/lib/systemd/system/{NAME}.service"
 WANTED = f"/etc/systemd/system/multi-user.target.wants/{NAME}.service"
 ALIAS = "/etc/systemd/system/dbus-org.mptcpd1.service"
@@ -43,7 +44,9 @@ def root(people: None) -> Iterator["Root"]:
     overlay(Path("/"), place)
     for directory in ("dev", "proc"):
         subprocess.run(["mount", "--rbind", f"/{directory}", str(place / directory)], check=True)
-    yield Root(place)
+    made = Root(place)
+    made.run("dpkg", "--purge", *RIVALS)  # whoever has run the benchmarks has them
+    yield made
     subprocess.run(["umount", "--recursive", "--lazy", str(place)], check=True)
 
 
@@ -109,7 +112,7 @@ def test_lintian_has_nothing_to_say(package: Path) -> None:
 
 
 def test_what_the_package_brings_runs_and_a_purge_leaves_nothing(package: Path, root: Root) -> None:
-    before = root.users()
+    before, changed = root.users(), root.changed()
     (root.place / package.name).write_bytes(package.read_bytes())
 
     root.run("dpkg", "--install", f"/{package.name}")
@@ -122,6 +125,6 @@ def test_what_the_package_brings_runs_and_a_purge_leaves_nothing(package: Path, 
     root.run("dpkg", "--purge", NAME)
 
     assert root.users() == before
-    left = {file for file in root.changed() if file.rstrip("-") not in ACCOUNTS}
+    left = {file for file in root.changed() - changed if file.rstrip("-") not in ACCOUNTS}
     assert left == {f"/{package.name}"}
     assert not [*root.place.glob("*/*mptcpd*"), *root.place.glob("usr/*/*mptcpd*")]
