@@ -204,9 +204,9 @@ def _descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - there is nothing to know of each
 
 
-async def _besieged(stage: MakeStage, connections: int = 1) -> Stage:
+async def _besieged(stage: MakeStage, connections: int = 1, *arguments: str) -> Stage:
     """Play with live connections, and a viewer who does not listen: it would be the slowest."""
-    play = await stage()
+    play = await stage(*arguments)
     await play.viewer.bus_call("RemoveMatch", "s", f"type='signal',sender='{NAME}'")
     listener = await play.listener()
     where = {"address": SERVER[4], "port": PORT}
@@ -220,8 +220,8 @@ async def _besieged(stage: MakeStage, connections: int = 1) -> Stage:
 async def test_a_subscriber_that_never_reads_is_its_own_and_the_buss_trouble(
     stage: MakeStage, bus: PrivateBus | SystemBus
 ) -> None:
-    """While thousands of connections come and go."""
-    play = await _besieged(stage)
+    """While thousands of connections come and go, and nothing bounds their signals."""
+    play = await _besieged(stage, 1, "--signal-budget", "0")
     echo, _ = await play.server.call("listen", address=SERVER[4], port=PORT + 1)
     await play.server.call("echo", listener=echo)
     target = {"address": SERVER[4], "port": PORT + 1}
