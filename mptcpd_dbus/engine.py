@@ -155,12 +155,13 @@ class Engine:
 
     def announce(self, number: int) -> None:
         """Show the connection of that *number* with what is told next, however young it is."""
-        if self._young.hasten(number):
-            self.settle_soon()
+        self._young.hasten(number)
+        self.settle_soon()
 
     def announce_now(self, number: int) -> None:
         """Show the connection of that *number*, however young it is: somebody has asked for it."""
-        if self._young.hasten(number):
+        if self._young.waits(number):
+            self._young.hasten(number)
             self._publish()
 
     def announce_all(self) -> None:

@@ -26,12 +26,13 @@ class Settling:
         """Wait no longer: it has closed, or is due."""
         del self._waiting[connection.number]
 
-    def hasten(self, number: int) -> bool:
-        """Make the connection of that number due at once; give whether it was waiting."""
-        if number not in self._waiting:
-            return False
+    def waits(self, number: int) -> bool:
+        """Whether the connection of that number is too young."""
+        return number in self._waiting
+
+    def hasten(self, number: int) -> None:
+        """Make the connection of that number due at once, also if it is just about to come."""
         self._hastened.add(number)
-        return True
 
     def hasten_all(self) -> bool:
         """Make all due at once; give whether any was waiting."""

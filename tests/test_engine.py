@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mptcpd_dbus.core import events, readings
-from mptcpd_dbus.core.state import State
+from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.types import AddressEntry, ConnectionState, FourTuple
 from mptcpd_dbus.engine import Engine
 from mptcpd_dbus.testing import FakeKernel
@@ -239,3 +239,28 @@ async def test_an_established_that_comes_when_the_connection_is_closing_is_told_
         events.ConnectionEstablished,
     ]
     assert world.state.connections[TOKEN].state is ConnectionState.CLOSING
+
+
+async def test_a_connection_that_a_program_is_told_of_is_shown_with_the_same_batch() -> None:
+    """Also if it is told before the event is shown, for what policies act on comes first."""
+    world = World(settle_time=60)
+    world.engine.steer_by(InAHurry(world))
+
+    world.engine.batch([events.NewConnection(TOKEN, FIRST)])
+    await asyncio.sleep(0)
+
+    assert world.state.connections[TOKEN] in _shown(world)
+
+
+class InAHurry:
+    """Policies that act at once, by a program on the bus."""
+
+    decide = in_a_hurry = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def post(self, what: object, change: Change) -> None:
+        """Tell the program."""
+        if isinstance(what, events.NewConnection) and change.connection is not None:
+            self._world.engine.announce(change.connection.number)

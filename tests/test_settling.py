@@ -37,20 +37,24 @@ def test_each_is_due_when_it_has_lived_long_enough(young: Settling) -> None:
 
 
 def test_who_has_closed_is_never_due(young: Settling) -> None:
-    assert young.hasten(1)
+    young.hasten(1)
     young.leave(ONE)
 
     assert young.due(inf) == [TWO, THREE]
 
 
 def test_who_is_asked_for_is_due_at_once_and_for_once(young: Settling) -> None:
-    assert young.hasten(3)
-    assert not young.hasten(4)
-
+    assert young.waits(3)
+    young.hasten(3)
     assert young.due(0) == [THREE]
     young.leave(THREE)
+    assert not young.waits(3)
     assert young.due(0) == []
-    assert not young.hasten(3)
+
+    young.hasten(4)  # before it comes
+    four = _connection(4)
+    young.come(four, 0)
+    assert young.due(0) == [four]
 
 
 def test_all_are_due_when_all_are_asked_for(young: Settling) -> None:

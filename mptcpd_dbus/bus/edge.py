@@ -115,9 +115,11 @@ class BusEdge:
 
     def _programs_told(self, pictures: tuple[Any, ...]) -> None:
         """Show the objects what programs are told, before they hear of it."""
-        if pictures:
-            self._engine.announce(getattr(pictures[0], "number", 0))
-        self._engine.settle_soon()
+        number = getattr(pictures[0], "number", 0) if pictures else 0
+        if number:
+            self._engine.announce(number)
+        else:
+            self._engine.settle_soon()
 
     async def look_around(self) -> None:
         """Raise NotReady if another daemon has the name already, and hear what NetworkManager says.

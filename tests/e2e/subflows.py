@@ -108,6 +108,7 @@ def new_link(stage: Stage, link: int) -> None:
 
 async def carriers(stage: Stage, pair: Pair, links: Sequence[int] = LINKS) -> list[tuple[str, int]]:
     """Let each subflow alone carry data to the server; give its local address and the link."""
+    await stage.agreed()
     objects = await stage.viewer.managed_objects()
     connection = await stage.path(pair.token or 0)
     subflows = {

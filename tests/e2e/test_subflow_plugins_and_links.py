@@ -174,6 +174,7 @@ async def test_ndiffports_makes_a_lost_subflow_anew(stage: MakeStage) -> None:
     listener = await it.listener()
     pair = await connect(it, listener, SERVER[4])
     await exactly(it, pair, 2 * [*star(4, [1])])
+    await it.agreed()
     objects = await it.viewer.managed_objects()
     first = next(path for path, o in objects.items() if SUBFLOW in o)
 
