@@ -22,6 +22,7 @@ from mptcpd_dbus.settling import Settling
 
 # A policy's first command waits for nobody: the peer answers meanwhile.
 _ACTED_ON = {events.NewConnection, events.ConnectionEstablished}
+_AT_ONCE = 50  # connections
 _IMPLYING = {events.NewConnection, events.DeleteInterface}
 _OF_CONNECTIONS = {*get_args(events.ConnectionEvent)}
 _FOLLOWED = {
@@ -164,10 +165,12 @@ class Engine:
             self._young.hasten(number)
             self._publish()
 
-    def announce_all(self) -> None:
-        """Show all connections, however young they are: somebody has asked for them."""
-        if self._young.hasten_all():
+    async def announce_all(self) -> None:
+        """Show all connections that are there, however young: somebody has asked for them."""
+        last = self.state.connections_seen
+        while self._young.hasten_some(_AT_ONCE, last):
             self._publish()
+            await asyncio.sleep(0)  # events have their turn between two slices
 
     def _publish(self) -> None:
         self.pm.newborn.clear()

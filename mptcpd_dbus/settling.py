@@ -4,6 +4,8 @@ Knows nothing of the bus.  Time is what the caller says it is, in seconds.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
+from itertools import islice
+
 from mptcpd_dbus.core.connections import Connection
 
 
@@ -34,10 +36,11 @@ class Settling:
         """Make the connection of that number due at once, also if it is just about to come."""
         self._hastened.add(number)
 
-    def hasten_all(self) -> bool:
-        """Make all due at once; give whether any was waiting."""
-        self._hastened.update(self._waiting)
-        return bool(self._waiting)
+    def hasten_some(self, most: int, last: int) -> bool:
+        """Make the oldest due at once, up to that many and that number; give whether any was."""
+        oldest = [number for number in islice(self._waiting, most) if number <= last]
+        self._hastened.update(oldest)
+        return bool(oldest)
 
     def due(self, now: float) -> list[Connection]:
         """Give those that need not wait any longer, in the order of their coming."""

@@ -29,7 +29,16 @@ def interfaces() -> list[Interface]:
     state = State()
     pm = PathManager(state, FakeKernel(), lambda _: None, lambda _: None)
     nobody = cast("Programs", None)
-    served = contract(state, pm, FakePolicies(), nobody, features=(), counters=dict, own=no_socket)
+    served = contract(
+        state,
+        pm,
+        FakePolicies(),
+        nobody,
+        features=(),
+        counters=dict,
+        own=no_socket,
+        announce=no_socket,
+    )
     return list(served.values())
 
 

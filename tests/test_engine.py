@@ -219,7 +219,7 @@ async def test_a_connection_that_is_asked_for_is_shown_at_once() -> None:
     await asyncio.sleep(0)
     assert two in _shown(world)
     assert not set(others) & set(_shown(world))
-    world.engine.announce_all()
+    await world.engine.announce_all()
     assert set(others) <= set(_shown(world))
 
 

@@ -57,10 +57,14 @@ def test_who_is_asked_for_is_due_at_once_and_for_once(young: Settling) -> None:
     assert young.due(0) == [four]
 
 
-def test_all_are_due_when_all_are_asked_for(young: Settling) -> None:
-    assert young.hasten_all()
-    assert young.due(0) == [ONE, TWO, THREE]
-    assert not Settling(0.1).hasten_all()
+def test_the_oldest_are_due_when_all_are_asked_for(young: Settling) -> None:
+    assert young.hasten_some(2, last=9)
+    assert young.due(0) == [ONE, TWO]
+    young.leave(ONE)
+    assert young.hasten_some(2, last=2)
+    assert young.due(0) == [TWO]
+    young.leave(TWO)
+    assert not young.hasten_some(2, last=2)  # who has come since then is not meant
 
 
 def test_where_nobody_waits_nothing_will_be_due() -> None:

@@ -1,7 +1,7 @@
 """The contract as a whole: which interface shows which kind of thing."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mptcpd_dbus.bus.address import ADDRESS
 from mptcpd_dbus.bus.connection import connection_interface
@@ -28,7 +28,7 @@ def contract(
     features: tuple[str, ...],
     counters: Callable[[], dict[str, int]],
     own: Own,
-    announce: Callable[[], None] = lambda: None,
+    announce: Callable[[], Awaitable[None]],
 ) -> dict[type, Interface]:
     """Give the interface of each kind of thing; commands go to the others.
 

@@ -86,6 +86,7 @@ class BusEdge:
         authority = Authority(Polkit(transport, self._peers), programs)
         self._tree = ObjectTree(transport, self._peers, authority.check, self._prepare)
         self._tree.at_end = programs.flush
+        self._tree.before_all = engine.announce_all
 
         def own(call: Call, descriptor: int) -> Connection:
             connection = self._by_socket(descriptor)

@@ -1,7 +1,7 @@
 """The interface org.mptcpd1.Manager: the host, its in-kernel path manager, and all signals."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Annotated, Any
 
@@ -93,7 +93,7 @@ class _Methods:
         *,
         counters: Counters,
         own: Own,
-        announce: Callable[[], None],
+        announce: Callable[[], Awaitable[None]],
     ) -> None:
         self._state = state
         self._pm = pm
@@ -110,7 +110,7 @@ class _Methods:
         if wanted.RemoteAddress is not None:
             address = read_address("RemoteAddress", wanted.RemoteAddress)
             wanted = wanted.model_copy(update={"RemoteAddress": address})
-        self._announce()
+        await self._announce()
         found = (c for c in self._state.connections.values() if wanted.matches(c))
         page = islice(found, offset, offset + limit if limit else None)
         return ([[path_of(c), c.token] for c in page],)
@@ -177,7 +177,7 @@ def manager_interface(
     features: tuple[str, ...],
     counters: Counters,
     own: Own,
-    announce: Callable[[], None],
+    announce: Callable[[], Awaitable[None]],
 ) -> Interface:
     """Declare the interface; it reads *state*, its commands go to the others.
 

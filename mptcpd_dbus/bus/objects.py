@@ -10,7 +10,7 @@ same set at any moment: an object is in the answer from its InterfacesAdded to i
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mptcpd_dbus.bus.dispatch import Authorise, Dispatcher
@@ -52,6 +52,10 @@ _ADDED = _begin_signal(ROOT, _MANAGER, "InterfacesAdded", "oa{sa{sv}}")
 _REMOVED = _begin_signal(ROOT, _MANAGER, "InterfacesRemoved", "oas")
 
 
+async def _nothing() -> None:
+    pass
+
+
 class ObjectTree:
     """Objects at ROOT and below; calls to them are answered as soon as they are added.
 
@@ -80,6 +84,8 @@ class ObjectTree:
         self._speaking = False
         self.at_end: Callable[[], None] = lambda: None
         """Ends each flush: it sends what is told to some alone, and the objects show it by then."""
+        self.before_all: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before all objects are given: it may add what is not here yet."""
         self._dispatcher = Dispatcher(
             transport,
             peers,
@@ -260,6 +266,7 @@ class ObjectTree:
         The last look at what is missing and the join are one step, so the answer is the state
         between two signals.
         """
+        await self.before_all()
         for _ in range(_SLICES):
             self._build_entries(time.monotonic() + SLICE_SECONDS)
             if not self._stale:

@@ -128,6 +128,7 @@ class Daemon:
             features=(),
             counters=Counter,
             own=_nobody,
+            announce=self.engine.announce_all,
         )
         self.publisher = Publisher(self.tree, self.state, interfaces)
         self.engine.attach(self.publisher)

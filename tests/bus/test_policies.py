@@ -98,6 +98,7 @@ class Stage(World):
             features=(),
             counters=lambda: {"signals_dropped": 0},
             own=no_socket,
+            announce=self.engine.announce_all,
         )
         self.connect()
         self.engine.take(ADDR_ADV)

@@ -132,6 +132,7 @@ class Stage(HostedWorld):
             features=(),
             counters=lambda: {"signals_dropped": 0},
             own=no_socket,
+            announce=self.engine.announce_all,
         )
         self.engine.attach(Publisher(self.tree, self.state, self.interfaces))
 
@@ -428,6 +429,7 @@ async def test_only_the_action_of_connections_is_a_programs_right(
             features=(),
             counters=dict,
             own=no_socket,
+            announce=no_socket,
         )[type(own)].methods
         if method.action == MANAGE_CONNECTIONS
     )
