@@ -152,15 +152,20 @@ class Stream:
     def _flush(self) -> None:
         if self.closed.done():
             return
+        until = time.monotonic() + SLICE_SECONDS
         try:
             while self._outbox:
                 data = self._next_to_send()
-                sent = self._sock.send(data)
+                # A bus that reads as fast as we write would keep us here for a whole large answer.
+                sent = self._sock.send(memoryview(data)[:_JOIN])
                 self.queued -= sent
                 self._tell_room()
                 self._unstall()
                 if sent < len(data):
                     self._outbox.appendleft(memoryview(data)[sent:])
+                if self._outbox and time.monotonic() > until:
+                    self._loop.add_writer(self._sock, self._flush)
+                    return
         except OSError as error:
             if error.errno not in _FOR_NOW:
                 self._close(f"the bus is gone: {error}")
