@@ -8,7 +8,7 @@ than `error_names.py` lets out.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Dispatcher:
         *,
         objects: Mapping[str, Published],
         children: Mapping[str, Mapping[str, None]],
-        managed_objects: Callable[[], Awaitable[bytes]],
+        managed_objects: Callable[[], Awaitable[Sequence[bytes]]],
         prepare: Callable[[str], None],
     ) -> None:
         self._transport = transport
@@ -110,11 +110,12 @@ class Dispatcher:
         self._transport.reply_error(call, told.name, told.text)
         self._transport.close_descriptors(call)
 
-    def _reply(self, call: Incoming, peer: Peer, signature: str, body: bytes | bytearray) -> None:
-        if len(body) > SMALL_BYTES and not self._peers.affords(peer, len(body)):
+    def _reply(self, call: Incoming, peer: Peer, signature: str, *body: bytes | bytearray) -> None:
+        size = sum(map(len, body))
+        if size > SMALL_BYTES and not self._peers.affords(peer, size):
             raise BusError(LIMITS_EXCEEDED, "too many large answers; follow the signals")
-        self._transport.reply(call, signature, body)
-        self._peers.charge(peer, len(body))  # the work was done, also for a caller who wants none
+        self._transport.reply(call, signature, *body)
+        self._peers.charge(peer, size)  # the work was done, also for a caller who wants none
 
     # Work that takes more than a moment
 
@@ -238,8 +239,7 @@ class Dispatcher:
 
     async def _answer_managed_objects(self, call: Incoming, peer: Peer) -> None:
         async with self._large_answers.turn(peer.uid):
-            body = await self._managed_objects()
-            self._reply(call, peer, "a{oa{sa{sv}}}", body)
+            self._reply(call, peer, "a{oa{sa{sv}}}", *await self._managed_objects())
 
     def _introspect(self, path: str, published: Published | None) -> str:
         interfaces = published.interfaces if published is not None else ()

@@ -1,6 +1,6 @@
 """The object tree: what is at which path, and the signals that tell of it.
 
-Nothing here costs more with more objects, but GetManagedObjects, which is a join of kept bytes.
+Nothing here costs more with more objects, but GetManagedObjects, whose answer is kept bytes.
 Signals leave at `flush`, in an order that a client can rely on: InterfacesAdded, events,
 PropertiesChanged, InterfacesRemoved.  What is announced and what GetManagedObjects answers are the
 same set at any moment: an object is in the answer from its InterfacesAdded to its removal.
@@ -260,11 +260,11 @@ class ObjectTree:
 
     # GetManagedObjects
 
-    async def _managed_objects(self) -> bytes:
-        """Return the body of the answer: entries that are missing are built in slices.
+    async def _managed_objects(self) -> list[bytes]:
+        """Return the body of the answer in parts: entries that are missing are built in slices.
 
-        The last look at what is missing and the join are one step, so the answer is the state
-        between two signals.
+        The last look at what is missing and the list of all are one step, so the answer is the
+        state between two signals.  Nobody copies the megabytes before they are sent.
         """
         await self.before_all()
         for _ in range(_SLICES):
@@ -273,18 +273,17 @@ class ObjectTree:
                 break
             await asyncio.sleep(0)  # events have their turn between two slices
         self._build_entries(float("inf"))
-        return self._join_entries()
+        return self._entries()
 
     def _build_entries(self, until: float) -> None:
         while self._stale and time.monotonic() < until:
             self._stale.popitem()[1].marshal()
 
-    def _join_entries(self) -> bytes:
+    def _entries(self) -> list[bytes]:
         for path, published in self._volatile.items():
             if path not in self._changed:  # its change must still be found at the next flush
                 published.refresh()
         entries = [published.marshal() for published in self._managed.values()]
         if entries:  # the last one is not padded
             entries[-1] = entries[-1][: next(reversed(self._managed.values())).size]
-        length = sum(map(len, entries))
-        return b"".join((length.to_bytes(8, "little"), *entries))
+        return [sum(map(len, entries)).to_bytes(8, "little"), *entries]

@@ -110,12 +110,12 @@ class Stream:
 
     # Out
 
-    def send(self, data: bytes | bytearray) -> None:
+    def send(self, *parts: bytes | bytearray) -> None:
         """Queue a message, which is never dropped: an answer, or a call."""
         if self.closed.done():
             return
-        self._outbox.append(data)
-        self.queued += len(data)
+        self._outbox.extend(parts)
+        self.queued += sum(map(len, parts))
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)

@@ -280,10 +280,10 @@ class Transport:
         self.send(data)
         return answer
 
-    def reply(self, call: Incoming, signature: str, body: bytes | bytearray) -> int:
-        """Answer *call* with a packed body; returns the size of what was sent."""
+    def reply(self, call: Incoming, signature: str, *body: bytes | bytearray) -> None:
+        """Answer *call* with a packed body, which may come in parts."""
         if call.flags & NO_REPLY:
-            return 0
+            return
         fields: list[tuple[bytes, str | int]] = [
             (REPLY_SERIAL, call.serial),
             (DESTINATION, call.sender),
@@ -291,18 +291,17 @@ class Transport:
         if signature:
             fields.append((SIGNATURE, signature))
         data = wire_message.header(RETURN, fields)
-        if len(data) + len(body) > MESSAGE_BYTES:
-            return self.reply_error(call, LIMITS_EXCEEDED, "the answer is too large for the bus")
-        LENGTH_AND_SERIAL.pack_into(data, LENGTH_AT, len(body), self.next_serial())
-        self.send(data)
-        if body:  # which may have megabytes, and is not copied
-            self.send(body)
-        return len(data) + len(body)
+        size = sum(map(len, body))
+        if len(data) + size > MESSAGE_BYTES:
+            self.reply_error(call, LIMITS_EXCEEDED, "the answer is too large for the bus")
+            return
+        LENGTH_AND_SERIAL.pack_into(data, LENGTH_AT, size, self.next_serial())
+        self._stream.send(data, *body)
 
-    def reply_error(self, call: Incoming, name: str, text: str) -> int:
+    def reply_error(self, call: Incoming, name: str, text: str) -> None:
         """Answer *call* with an error; the text becomes one line that any terminal can show."""
         if call.flags & NO_REPLY:
-            return 0
+            return
         line = " ".join(text.split())[:1000]
         data = wire_message.header(
             ERROR,
@@ -316,7 +315,6 @@ class Transport:
         body_at = len(data)
         _pack_text(data, ("".join(letter if letter.isprintable() else "?" for letter in line),))
         self.send(wire_message.finish(data, body_at, self.next_serial()))
-        return len(data)
 
     # What we receive
 

@@ -153,7 +153,7 @@ class Daemon:
 
     async def managed(self) -> Objects:
         """Give what GetManagedObjects answers."""
-        body = await self.tree._managed_objects()  # noqa: SLF001 - a call would need a bus
+        body = b"".join(await self.tree._managed_objects())  # noqa: SLF001 - a call would need a bus
         (objects,) = decode_any("a{oa{sa{sv}}}", "<")(bytes(body))
         return cast("Objects", objects)
 

@@ -327,7 +327,7 @@ async def test_a_large_answer_is_built_without_holding_the_loop(
 
     work = asyncio.ensure_future(service.tree._managed_objects())  # noqa: SLF001  without the bus
     others = asyncio.ensure_future(take_turns())
-    body = await work
+    body = b"".join(await work)
     others.cancel()
     managed = await ask(client, ROOT, STANDARD + "ObjectManager", "GetManagedObjects")
 
