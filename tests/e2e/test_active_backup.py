@@ -86,6 +86,7 @@ class Scene:
     async def cut(self, seconds: float) -> Stall:
         """Cut link1; give the longest stall since its carrier was lost."""
         lost = await self.carrier.change(self.stage.lab.cut, 1, up=False)
+        self.meter.carried()  # what link1 had carried until then
         await self.pass_time(seconds, lost)
         bulk = self.running.kind in ("bulk up", "bulk down")
         return await self.running.stall(lost, lost + HAND_OVER if bulk else None)

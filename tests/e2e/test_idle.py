@@ -23,6 +23,8 @@ from tests.lab.wait import eventually
 
 PING_SECONDS = 6
 PINGS = 60 // PING_SECONDS
+FINDING = 3
+"""Wake-ups when something was found: what is asked of the kernel then may wait for its locks."""
 
 
 class Sleeper:
@@ -109,11 +111,11 @@ async def test_without_connections_it_wakes_up_for_the_watchdog_alone(lab: Lab) 
 
     (resting, _), (steering, status) = quiet
     assert resting == PINGS
-    assert steering <= PINGS + 1  # and one more when something was found
+    assert steering <= PINGS + FINDING
     endpoints = lab.ip("server", "mptcp", "endpoint", "show").count(" id ")
     assert f"by {endpoints} endpoints" in status
     for count, status in busy:
-        assert count > 2
+        assert count / 2 > steering / PINGS
         assert "1 connection;" in status
     for sleeper in sleepers.values():
         sleeper.stop()
