@@ -78,6 +78,8 @@ class Engine:
         self.pm = PathManager(state, kernel, self.take, self.doubt)
         self.doubted: set[int] = set()
         self.wake = asyncio.Event()
+        self.resting = True
+        """The sweep rests, since it found no connection, until one comes."""
         self.sweeps = 0
         self._publisher: Publisher | None = None
         self._policies: Policies | None = None
@@ -114,10 +116,10 @@ class Engine:
         """Take a batch in, in order, then settle."""
         self._look_around()
         known = self.state.connections
-        step = self.step
+        hurries, step = self._hurries, self.step
         for what in batch:
             # One that is known was found by a dump, and may be older than this.
-            if type(what) is events.NewConnection and what.token not in known:
+            if hurries and type(what) is events.NewConnection and what.token not in known:
                 self.pm.newborn.add(what.token)
             step(what)
         self.settle()
@@ -219,8 +221,9 @@ class Engine:
                 self._show(event, change)
         if kind in _FOLLOWED:
             self._follow(what, change)
-        concerns_policies = self._is_decided or kind not in _OF_CONNECTIONS
-        if change is not None and concerns_policies and self._policies is not None:
+        if change is None or self._policies is None:
+            return
+        if self._is_decided or kind not in _OF_CONNECTIONS:
             self._policies.post(what, change)
 
     def _follow(self, what: events.Event | readings.Reading, change: Change | None) -> None:
@@ -228,8 +231,9 @@ class Engine:
         if isinstance(what, events.NewConnection):
             if self._hurries and change is not None and change.connection is not None:
                 self._incomplete.append(change.connection)
-            if len(self.state.connections) == 1:
-                self.wake.set()  # the sweep sleeps while there are none
+            if self.resting:
+                self.resting = False
+                self.wake.set()
         elif isinstance(what, events.AnyEvent):
             if change is not None:
                 self.pm.notice(what, change)
@@ -249,7 +253,7 @@ class Engine:
             if kind is events.NewConnection:
                 self._young.come(connection, self._now)
                 return
-            if connection in self._young:
+            if self._young.waits(connection.number):
                 if kind is events.ConnectionClosed:
                     self._young.leave(connection)
                 return

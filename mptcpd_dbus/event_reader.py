@@ -71,9 +71,9 @@ class EventReader:
             busy = _BUSY_IN_A_HURRY if in_a_hurry else _BUSY
             self._busy = self._in_window >= busy * (now - self._window_began) / _WINDOW
             self._window_began, self._in_window = now, 0
-        if self._busy and not more:
+        if self._busy:
             self._watch(wanted=False)
-            rest = _REST_IN_A_HURRY if in_a_hurry else _REST
+            rest = 0 if more else _REST_IN_A_HURRY if in_a_hurry else _REST
             self._rest = self._loop.call_at(now + rest, self._read)
         else:
             self._watch(wanted=True)

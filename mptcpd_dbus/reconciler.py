@@ -51,8 +51,8 @@ class Reconciler:
 
     def awake(self) -> None:
         """Compare now what would soon have to be: something else has woken us."""
-        idle = not self._engine.state.connections
-        if idle and asyncio.get_running_loop().time() >= self._last + IDLE_SECONDS / 2:
+        long_ago = asyncio.get_running_loop().time() - IDLE_SECONDS / 2
+        if self._engine.resting and self._last <= long_ago:
             self._due = True
             self._engine.wake.set()
 
@@ -60,8 +60,7 @@ class Reconciler:
         """Compare for ever, at the pace that the number of connections allows."""
         engine = self._engine
         while True:
-            busy = engine.state.connections or self._lost
-            pause = self._pace() if busy else IDLE_SECONDS
+            pause = IDLE_SECONDS if engine.resting and not self._lost else self._pace()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._last + pause):
                     await engine.wake.wait()
@@ -121,6 +120,7 @@ class Reconciler:
                 until = clock() + _SLICE
         engine.settle()
         engine.sweeps += 1
+        engine.resting = not engine.state.connections
         self._last = clock()
         self._cost = self._last - start
 

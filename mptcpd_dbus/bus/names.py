@@ -42,7 +42,7 @@ QUEUE_BYTES = 8 << 20
 STALL_SECONDS = 2.0
 
 # How long the reader may hold the loop, and how long one step of building a large answer.
-SLICE_SECONDS = 0.004
+SLICE_SECONDS = 0.002
 
 # Calls per second and in a burst; the trusted are those of uid 0.  A user has more
 # than a name, so that one program that floods does not silence the user's others.

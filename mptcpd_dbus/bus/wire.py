@@ -7,7 +7,7 @@ signatures of our own are ever packed.  Source: D-Bus specification, "Marshaling
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache, reduce
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -53,7 +53,15 @@ def encode(signature: str) -> PackAll:
     return pack
 
 
-_Flat = Callable[[Sequence[Any]], bytes]
+_FLAT = """
+def pack(values):
+    try:
+        {names}, = values
+        {texts}
+        return b"".join(({parts},))
+    except malformed as error:
+        raise WireError(f"cannot pack as {signature!r}: {{error}}") from error
+"""
 
 
 @cache
@@ -61,41 +69,37 @@ def encode_flat(signature: str) -> Callable[[Sequence[Any]], bytes]:
     """Return a fast packer for a body of texts, our own paths and numbers up to 32 bits.
 
     Texts begin on four bytes, so where the numbers behind one lie follows from its length alone.
+    The packer is written as a program, as the standard library's data classes are: every call less
+    counts on the way of an event.
     """
     types = complete_types(signature)
+    scope: dict[str, Any] = {
+        "text": _flat_text,
+        "malformed": (ValueError, *MALFORMED),
+        "WireError": WireError,
+    }
+    texts, parts = [], []
     starts = [0, *(at for at, code in enumerate(types) if code in "so" and at), len(types)]
-    steps = [
-        _flat_step(types[start:end], start, is_last=end == len(types))
-        for start, end in pairwise(starts)
-    ]
-
-    whole = reduce(_one_after_the_other, steps)
-
-    def pack(values: Sequence[Any]) -> bytes:
-        try:
-            return whole(values)
-        except MALFORMED as error:
-            raise WireError(f"cannot pack as {signature!r}: {error}") from error
-
-    return pack
-
-
-def _one_after_the_other(first: _Flat, second: _Flat) -> _Flat:
-    return lambda values: first(values) + second(values)
-
-
-def _flat_step(types: list[str], start: int, *, is_last: bool) -> Callable[[Sequence[Any]], bytes]:
-    """Pack a text and the numbers up to the next one, or the numbers before the first text."""
-    if types[0] not in "so":
-        numbers = _layout(types, 0, fill=not is_last).pack
-        return lambda values: numbers(*values[start : start + len(types)])
-    ends = [_layout(types[1:], length + 1, fill=not is_last).pack for length in range(4)]
-    behind = slice(start + 1, start + len(types))
-
-    def pack(values: Sequence[Any]) -> bytes:
-        text, end = _flat_text(values[start])
-        return text + ends[end](*values[behind])
-
+    for start, end in pairwise(starts):
+        is_text, fill = types[start] in "so", end < len(types)
+        numbers = ", ".join(f"v{at}" for at in range(start + is_text, end))
+        if is_text:
+            texts.append(f"text{start}, end{start} = text(v{start})")
+            parts += [f"text{start}", f"numbers{start}[end{start}]({numbers})"]
+            scope[f"numbers{start}"] = [
+                _layout(types[start + 1 : end], length + 1, fill=fill).pack for length in range(4)
+            ]
+        else:
+            parts.append(f"numbers{start}({numbers})")
+            scope[f"numbers{start}"] = _layout(types[start:end], 0, fill=fill).pack
+    program = _FLAT.format(
+        names=", ".join(f"v{at}" for at in range(len(types))),
+        texts="; ".join(texts),
+        parts=", ".join(parts),
+        signature=signature,
+    )
+    exec(program, scope)  # noqa: S102 # of a signature of ours
+    pack: Callable[[Sequence[Any]], bytes] = scope["pack"]
     return pack
 
 

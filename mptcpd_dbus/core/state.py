@@ -145,7 +145,7 @@ class State:
         )
         self.connections[event.token] = connection
         # The initial subflow has no event of its own; its addresses are the connection's.
-        initial = self._add_subflow(connection, event, initial=True)
+        initial = self._add_subflow(connection, event, 0, backup=False)
         return Change(connection, connection, (connection, initial))
 
     def _connection_established(self, event: events.ConnectionEstablished) -> Change | None:
@@ -157,7 +157,7 @@ class State:
             connection.state = ConnectionState.ESTABLISHED
         # The peer's wish may only be known by now.
         connection.deny_join_id0 |= event.deny_join_id0
-        return Change(connection, connection, changed=(connection,))
+        return Change(connection, connection, (), (connection,))
 
     def _connection_closed(self, event: events.ConnectionClosed) -> Change | None:
         connection = self.connections.pop(event.token, None)
@@ -201,7 +201,7 @@ class State:
         connection = self.connections.get(event.token)
         if connection is None or event.four_tuple in connection.subflows:
             return None
-        subflow = self._add_subflow(connection, event, initial=False)
+        subflow = self._add_subflow(connection, event, event.interface_index, backup=event.backup)
         added: tuple[Thing, ...] = (subflow,)
         # A join from an address that was never announced makes the kernel allocate an ID for it.
         if (
@@ -236,24 +236,24 @@ class State:
         self,
         connection: Connection,
         event: events.NewConnection | events.NewSubflow,
+        bound_to: int,
         *,
-        initial: bool,
+        backup: bool,
     ) -> Subflow:
-        connection.subflows_made += 1
-        bound = 0 if isinstance(event, events.NewConnection) else event.interface_index
-        subflow = Subflow(
+        four_tuple = event.four_tuple
+        number = connection.subflows_made = connection.subflows_made + 1
+        subflow = connection.subflows[four_tuple] = Subflow(
             connection,
-            connection.subflows_made,
-            event.four_tuple,
+            number,
+            four_tuple,
             event.local_id,
             event.remote_id,
-            backup=not isinstance(event, events.NewConnection) and event.backup,
-            mapped=event.mapped,
-            initial=initial,
-            bound_to=bound,
-            interface=self._interface_of(bound, event.four_tuple.local_address),
+            backup,
+            event.mapped,
+            number == 1,
+            bound_to,
+            self._interface_of(bound_to, four_tuple.local_address),
         )
-        connection.subflows[event.four_tuple] = subflow
         return subflow
 
     def _connection_read(self, reading: readings.ConnectionRead) -> Change | None:
