@@ -10,7 +10,7 @@ from mptcpd_dbus.kernel.event_socket import EventSocket
 _WINDOW = 0.01
 """The reader looks at how many events came in so many seconds: the wake-up is what costs."""
 
-_BUSY, _REST = 10, 0.02
+_BUSY, _REST = 10, 0.04
 """From so many on it rests for so many seconds before it reads again."""
 
 _BUSY_IN_A_HURRY, _REST_IN_A_HURRY = 60, 0.002
