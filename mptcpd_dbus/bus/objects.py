@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 _MANAGER = "org.freedesktop.DBus.ObjectManager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
-_SLICES = 100  # then the rest is built at once: with enough churn there is no other end
+_SLICES = 1_000  # then the rest is built at once: with enough churn there is no other end
+_JOINED = 512  # entries, of some 500 bytes: a part that the stream need not join with others
 _pack_removed = encode("oas")
 _pack_text = encode("s")
 _EMPTY_ARRAY = bytes(4)
@@ -264,7 +265,7 @@ class ObjectTree:
         """Return the body of the answer in parts: entries that are missing are built in slices.
 
         The last look at what is missing and the list of all are one step, so the answer is the
-        state between two signals.  Nobody copies the megabytes before they are sent.
+        state between two signals.
         """
         await self.before_all()
         for _ in range(_SLICES):
@@ -283,7 +284,11 @@ class ObjectTree:
         for path, published in self._volatile.items():
             if path not in self._changed:  # its change must still be found at the next flush
                 published.refresh()
-        entries = [published.marshal() for published in self._managed.values()]
+                published.marshal()
+        entries = [published.entry for published in self._managed.values()]
         if entries:  # the last one is not padded
             entries[-1] = entries[-1][: next(reversed(self._managed.values())).size]
-        return [sum(map(len, entries)).to_bytes(8, "little"), *entries]
+        # To look at each entry once is what costs; from here on there are few parts.
+        steps = range(0, len(entries), _JOINED)
+        parts = [b"".join(entries[step : step + _JOINED]) for step in steps]
+        return [sum(map(len, parts)).to_bytes(8, "little"), *parts]

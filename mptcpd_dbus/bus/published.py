@@ -125,7 +125,7 @@ class Published:
         self.interfaces = tuple(compiled(interface) for interface in interfaces)
         self.announced = False
         self.values: list[list[Any]] = []
-        self.entry: bytes | None = None
+        self.entry = b""  # not built yet
         self.size = 0
 
     @property
@@ -136,11 +136,11 @@ class Published:
     def refresh(self) -> None:
         """Take the present values for the published ones."""
         self.values = [interface.read(self.target) for interface in self.interfaces]
-        self.entry = None
+        self.entry = b""
 
     def marshal(self) -> bytes:
         """Return the entry of this object: `o` and `a{sa{sv}}` in `size` bytes, then padding."""
-        if self.entry is None:
+        if not self.entry:
             buf = bytearray()
             _pack_path(buf, (self.path,))
             at = begin_array(buf)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tests.bench.holds import Holds
 from tests.lab import users
 from tests.lab.app import App
 from tests.lab.daemon import Daemon
@@ -26,7 +27,8 @@ from tests.lab.sandbox import SCRATCH, initial_root, readable_repository
 from tests.lab.wait import eventually
 
 Name = Literal["ours", "mptcpd"]
-Policy = Literal["count", "join"]
+Policy = Literal["count", "join", "hold"]
+"""What a daemon's plugin does; with "hold" ours joins and looks at the loop, too (`holds.py`)."""
 
 MPTCPD = Path("/usr/libexec/mptcpd")
 COUNTERS = struct.Struct("=QQ")  # struct counters of reference.c
@@ -62,8 +64,8 @@ class Subject(Protocol):
 class Ours:
     """The daemon of this repository, and the subscriber that it tells everything."""
 
-    def __init__(self, daemon: Daemon, subscriber: App) -> None:
-        self._daemon, self._subscriber = daemon, subscriber
+    def __init__(self, daemon: Daemon, subscriber: App, holds: Holds | None) -> None:
+        self._daemon, self._subscriber, self.holds = daemon, subscriber, holds
 
     @property
     def pid(self) -> int:
@@ -103,16 +105,20 @@ async def ours(lab: Lab, subscriber: App, policy: Policy, buffer: int) -> AsyncI
     daemon = Daemon(lab, "client", SCRATCH / "ours.log")
     daemon.log.touch()
     arguments = ["--signal-budget", "0"]
-    if policy == "join":
+    holds = None
+    if policy != "count":
         plugins = PluginFiles()
         plugins.write("join", JOIN)
-        arguments += ["--plugin-dir", str(plugins.path)]
+        arguments += ["--plugin-dir", str(plugins.path), "--load-plugins", "join"]
+    if policy == "hold":
+        holds = Holds(plugins)
+        arguments[-1] += ",holds"  # behind the one that decides
     if buffer:
         arguments += ["--netlink-buffer", str(buffer)]
     await daemon.start(*arguments)
     await subscriber.call("forget")
     try:
-        yield Ours(daemon, subscriber)
+        yield Ours(daemon, subscriber, holds)
     finally:
         await daemon.stop()
 
