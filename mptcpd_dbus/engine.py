@@ -285,6 +285,7 @@ class Engine:
             row = self.kernel.connection(connection.token)
             if row is not None:
                 self.step(row)
-        addresses = self.kernel.local_addresses(connection.token)
-        if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
-            self.step(addresses)
+        if not connection.path_manager:  # else a policy's command has had it read
+            addresses = self.kernel.local_addresses(connection.token)
+            if addresses is not None:  # else it closed meanwhile: an event or the sweep tells
+                self.step(addresses)

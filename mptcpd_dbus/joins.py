@@ -8,12 +8,10 @@ event between these ends whose source port is new.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from errno import ECANCELED
 from os import strerror
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from mptcpd_dbus.core import events
 from mptcpd_dbus.core.connections import Connection
@@ -72,6 +70,7 @@ class Join:
         self.outcome: asyncio.Queue[events.NewSubflow | events.SubflowClosed | None] = (
             asyncio.Queue()
         )
+        self.over = asyncio.Event()
 
     def concerns(self, event: events.NewSubflow | events.SubflowClosed) -> bool:
         """Whether *event* is of this join and not of an older subflow between its addresses."""
@@ -100,27 +99,30 @@ class Joins:
     def __init__(self) -> None:
         self._joins: dict[int, dict[JoinKey, Join]] = {}
         self._left: defaultdict[int, set[JoinKey | None]] = defaultdict(set)
-        self._turns: WeakValueDictionary[JoinKey, asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def begin(
-        self, connection: Connection, key: JoinKey, local_port: int
-    ) -> AsyncIterator[Join]:
-        """Wait for *key*'s turn, then hold it."""
-        # The lock lives as long as somebody holds it or waits for it.
-        turn = self._turns.setdefault(key, asyncio.Lock())
-        async with turn:
-            join = Join(connection, key, local_port)
-            self._joins.setdefault(key.token, {})[key] = join
-            try:
-                yield join
-            finally:
-                if join.unheard:
-                    self.leave(key)
-                joins = self._joins[key.token]
-                del joins[key]
-                if not joins:
-                    del self._joins[key.token]
+    def begin(self, connection: Connection, key: JoinKey, local_port: int) -> Join | None:
+        """Take the turn of *key*, to be given back by `end`; None while somebody has it."""
+        joins = self._joins.setdefault(key.token, {})
+        if key in joins:
+            return None
+        join = joins[key] = Join(connection, key, local_port)
+        return join
+
+    async def in_turn(self, connection: Connection, key: JoinKey, local_port: int) -> Join:
+        """Wait for *key*'s turn, and take it."""
+        while (join := self.begin(connection, key, local_port)) is None:
+            await self._joins[key.token][key].over.wait()
+        return join
+
+    def end(self, key: JoinKey, join: Join) -> None:
+        """Give the turn back."""
+        if join.unheard:
+            self.leave(key)
+        joins = self._joins[key.token]
+        del joins[key]
+        if not joins:
+            del self._joins[key.token]
+        join.over.set()
 
     def leave(self, key: JoinKey) -> None:
         """Remember that nobody waits for a join between these ends."""

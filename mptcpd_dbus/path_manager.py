@@ -96,19 +96,15 @@ class PathManager:
         wish, index = self._completed(connection, wish)
         self._refresh(connection)
         key = JoinKey(connection.token, wish.local_address, wish.remote_address, wish.remote_port)
-        join: Join | None = None
+        join = self._joins.begin(connection, key, wish.local_port)
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._joins.begin(connection, key, wish.local_port) as join,
-            ):
-                self._check_alive(connection)  # its turn may have come late
-                if self._joins.left(key):  # a look costs nearly a millisecond
-                    join.before |= {
-                        row.four_tuple.local_port for row in self._kernel.pending_joins(*key)
-                    }
-                join.unheard = True
-                await self._send_join(connection, wish, index)
+            if join is not None:  # before all that the SYN need not wait for
+                await self._send_own(connection, key, join, wish, index)
+            async with asyncio.timeout(seconds):
+                if join is None:
+                    join = await self._joins.in_turn(connection, key, wish.local_port)
+                    self._check_alive(connection)  # its turn may have come late
+                    await self._send_own(connection, key, join, wish, index)
                 return await self._outcome(connection, join)
         except TimeoutError:
             if join is not None:  # else what is pending is the join that it waited for
@@ -117,6 +113,9 @@ class PathManager:
                 f"the subflow from {wish.local_address} to {wish.remote_address} port"
                 f" {wish.remote_port} was not made: timed out after {seconds:g} s"
             ) from None
+        finally:
+            if join is not None:
+                self._joins.end(key, join)
 
     async def send_join(self, connection: Connection, wish: SubflowWish) -> None:
         """Join, and return when the SYN is on its way; an event tells the outcome."""
@@ -456,6 +455,15 @@ class PathManager:
                 f"connection {connection.token:08x} is under the in-kernel path manager"
                 " (userspace PM not selected): it obeys endpoints and limits only"
             )
+
+    async def _send_own(
+        self, connection: Connection, key: JoinKey, join: Join, wish: SubflowWish, index: int
+    ) -> None:
+        """Send the join that has the turn, whose events are told from those of others then."""
+        if self._joins.left(key):  # a look costs nearly a millisecond
+            join.before |= {row.four_tuple.local_port for row in self._kernel.pending_joins(*key)}
+        join.unheard = True
+        await self._send_join(connection, wish, index)
 
     async def _send_join(self, connection: Connection, wish: SubflowWish, index: int) -> None:
         key = (wish.local_address, wish.local_port)

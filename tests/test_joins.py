@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -22,10 +24,21 @@ def _connection() -> Connection:
     return connection_after(CREATED, ESTABLISHED)
 
 
+@asynccontextmanager
+async def _turn(
+    joins: Joins, connection: Connection, key: JoinKey, local_port: int
+) -> AsyncIterator[Join]:
+    join = await joins.in_turn(connection, key, local_port)
+    try:
+        yield join
+    finally:
+        joins.end(key, join)
+
+
 async def test_a_join_hears_the_event_with_its_addresses(connection: Connection) -> None:
     joins = Joins()
 
-    async with joins.begin(connection, KEY, 0) as join:
+    async with _turn(joins, connection, KEY, 0) as join:
         joins.notice(ACCEPTED)
 
         assert join.outcome.get_nowait() == ACCEPTED
@@ -44,7 +57,7 @@ async def test_a_join_does_not_hear_events_with_other_addresses(
 ) -> None:
     joins = Joins()
 
-    async with joins.begin(connection, KEY, 0) as join:
+    async with _turn(joins, connection, KEY, 0) as join:
         joins.notice(replace(ENDED, four_tuple=four_tuple))
 
         assert join.outcome.empty()
@@ -56,12 +69,12 @@ async def test_the_end_of_an_older_subflow_between_the_same_addresses_is_not_the
     older = connection_after(CREATED, ESTABLISHED, ACCEPTED)
     joins = Joins()
 
-    async with joins.begin(older, KEY, 0) as join:
+    async with _turn(joins, older, KEY, 0) as join:
         joins.notice(ENDED)
 
         assert join.outcome.empty()
     # Control: had the subflow not been there before, the same event would be the join's.
-    async with joins.begin(connection, KEY, 0) as join:
+    async with _turn(joins, connection, KEY, 0) as join:
         joins.notice(ENDED)
 
         assert not join.outcome.empty()
@@ -70,7 +83,7 @@ async def test_the_end_of_an_older_subflow_between_the_same_addresses_is_not_the
 async def test_a_join_from_a_source_port_hears_that_port_alone(connection: Connection) -> None:
     joins = Joins()
 
-    async with joins.begin(connection, KEY, 4999) as join:
+    async with _turn(joins, connection, KEY, 4999) as join:
         joins.notice(ACCEPTED)
         assert join.outcome.empty()
 
@@ -83,7 +96,7 @@ async def test_the_end_of_the_connection_ends_its_joins_and_no_others(
 ) -> None:
     joins = Joins()
 
-    async with joins.begin(connection, KEY, 0) as join:
+    async with _turn(joins, connection, KEY, 0) as join:
         joins.notice(events.ConnectionClosed(TOKEN + 1))
         assert join.outcome.empty()
 
@@ -98,10 +111,10 @@ async def test_joins_between_the_same_addresses_take_turns_and_others_do_not(
     begun: list[str] = []
 
     async def wait(name: str, key: JoinKey) -> None:
-        async with joins.begin(connection, key, 0):
+        async with _turn(joins, connection, key, 0):
             begun.append(name)
 
-    async with joins.begin(connection, KEY, 0):
+    async with _turn(joins, connection, KEY, 0):
         same = asyncio.ensure_future(wait("same", KEY))
         other = asyncio.ensure_future(wait("other", KEY._replace(remote_port=81)))
         await other
@@ -120,14 +133,14 @@ async def test_whoever_comes_while_the_turn_passes_on_must_wait_too(
 
     async def one() -> None:
         nonlocal running
-        async with joins.begin(connection, KEY, 0):
+        async with _turn(joins, connection, KEY, 0):
             running += 1
             together.append(running)
             for _ in range(3):
                 await asyncio.sleep(0)
             running -= 1
 
-    async with joins.begin(connection, KEY, 0):
+    async with _turn(joins, connection, KEY, 0):
         second = asyncio.ensure_future(one())
         await asyncio.sleep(0)
     third = asyncio.ensure_future(one())
@@ -139,9 +152,10 @@ async def test_whoever_comes_while_the_turn_passes_on_must_wait_too(
 async def test_nothing_is_kept_of_joins_that_ended(connection: Connection) -> None:
     joins = Joins()
 
-    async with joins.begin(connection, KEY, 0):
-        assert vars(joins)["_turns"]
-    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}, {}]
+    async with _turn(joins, connection, KEY, 0):
+        assert joins.begin(connection, KEY, 0) is None
+        assert vars(joins)["_joins"]
+    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}]
 
 
 async def test_a_join_that_nobody_heard_of_is_remembered_until_its_connection_closes(
@@ -150,11 +164,11 @@ async def test_a_join_that_nobody_heard_of_is_remembered_until_its_connection_cl
     joins = Joins()
 
     for event in (ACCEPTED, ENDED):
-        async with joins.begin(connection, KEY, 0) as join:
+        async with _turn(joins, connection, KEY, 0) as join:
             join.unheard = True
             joins.notice(event)
         assert not joins.left(KEY)
-    async with joins.begin(connection, KEY, 0) as join:
+    async with _turn(joins, connection, KEY, 0) as join:
         join.unheard = True
     assert joins.left(KEY)
     assert not joins.left(KEY._replace(remote_port=81))
@@ -163,7 +177,7 @@ async def test_a_join_that_nobody_heard_of_is_remembered_until_its_connection_cl
     joins.notice(events.ConnectionClosed(TOKEN))
 
     assert not joins.left(KEY)
-    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}, {}]
+    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}]
 
 
 def test_a_connection_older_than_we_are_may_have_joins_between_any_ends() -> None:

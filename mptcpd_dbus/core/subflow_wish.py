@@ -1,7 +1,7 @@
 """What a new subflow should be, and what is meant by what is left open."""
 # SPDX-License-Identifier: BSD-3-Clause
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mptcpd_dbus.core.connections import Connection
 from mptcpd_dbus.core.errors import InvalidArgument, NotReady
@@ -49,11 +49,8 @@ def complete(
         interface = network.owner(local_address)
         if interface is not None and interface.kind == "loopback":
             interface = None
-    completed = replace(
-        wish,
-        remote_address=remote_address,
-        remote_port=remote_port,
-        local_address=local_address,
+    completed = SubflowWish(
+        remote_address, remote_port, local_address, wish.local_port, wish.interface, wish.backup
     )
     return completed, interface.index if interface else 0
 

@@ -18,28 +18,33 @@ from mptcpd_dbus.kernel.netlink import (
     attribute_map,
     number,
     octets,
-    pack_attribute,
 )
 
 FAMILY, ID, ADDR4, ADDR6, PORT, FLAGS, IF_IDX = 1, 2, 3, 4, 5, 6, 7
+
+# Attributes with their headers (length and type) and padding: a join waits for this.
+_U8, _U16, _U32, _S32 = map(Struct, ("=HHB3x", "=HHH2x", "=HHI", "=HHi"))
+_IPV4, _IPV6 = Struct("=HH4s"), Struct("=HH16s")
 
 
 def encode_address(entry: AddressEntry, *, flags_always: bool = False) -> bytes:
     """Pack what is given; *flags_always* where no flags mean that they be cleared."""
     parts = []
     family, packed = pack(entry.address, mapped=entry.mapped) if entry.address else (0, b"")
-    if entry.address:
-        parts.append(pack_attribute(FAMILY, U16.pack(family)))
+    if family:
+        parts.append(_U16.pack(6, FAMILY, family))
     if entry.id:
-        parts.append(pack_attribute(ID, U8.pack(entry.id)))
-    if entry.address:
-        parts.append(pack_attribute(ADDR4 if family == AF_INET else ADDR6, packed))
+        parts.append(_U8.pack(5, ID, entry.id))
+    if family == AF_INET:
+        parts.append(_IPV4.pack(8, ADDR4, packed))
+    elif family:
+        parts.append(_IPV6.pack(20, ADDR6, packed))
     if entry.port:
-        parts.append(pack_attribute(PORT, U16.pack(entry.port)))
+        parts.append(_U16.pack(6, PORT, entry.port))
     if entry.flags or flags_always:
-        parts.append(pack_attribute(FLAGS, U32.pack(entry.flags)))
+        parts.append(_U32.pack(8, FLAGS, entry.flags))
     if entry.interface_index:
-        parts.append(pack_attribute(IF_IDX, S32.pack(entry.interface_index)))
+        parts.append(_S32.pack(8, IF_IDX, entry.interface_index))
     return b"".join(parts)
 
 

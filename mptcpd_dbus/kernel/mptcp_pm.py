@@ -6,8 +6,10 @@ Pure: bytes in, core types out, and back.  Knows no socket, no family number and
 # SPDX-License-Identifier: BSD-3-Clause
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
+from typing import Any
 
 from mptcpd_dbus.core.commands import (
     AddAddr,
@@ -66,54 +68,49 @@ _NESTED_NAMES = ("", "FAMILY", "ID", "ADDR4", "ADDR6", "PORT", "FLAGS", "IF_IDX"
 
 def encode(command: Command) -> tuple[CommandNumber, bytes]:
     """Give the number of a command and its attributes; InvalidArgument for what cannot be sent."""
+    number, attributes_of = _COMMANDS[type(command)]
     try:
-        return _encode(command)
+        return number, attributes_of(command)
     except struct.error as error:
         raise InvalidArgument(f"{command} has a number out of range: {error}") from error
 
 
-def _encode(command: Command) -> tuple[CommandNumber, bytes]:  # noqa: C901, PLR0912 - one case per command
-    match command:
-        case AddAddr(endpoint):
-            return CommandNumber.ADD_ADDR, _address_attribute(endpoint)
-        case DelAddr(id=identity):
-            return CommandNumber.DEL_ADDR, pack_nest(
-                ATTR_ADDR, encode_address(AddressEntry("", identity))
-            )
-        case GetAddr(token):
-            return CommandNumber.GET_ADDR, b"" if token is None else _token_attribute(token)
-        case FlushAddrs():
-            return CommandNumber.FLUSH_ADDRS, b""
-        case SetLimits(subflows, add_addr_accepted):
-            return CommandNumber.SET_LIMITS, b"".join(
-                pack_attribute(kind, U32.pack(limit))
-                for kind, limit in (
-                    (ATTR_RCV_ADD_ADDRS, add_addr_accepted),
-                    (ATTR_SUBFLOWS, subflows),
-                )
-                if limit is not None
-            )
-        case GetLimits():
-            return CommandNumber.GET_LIMITS, b""
-        case SetFlags(local, token, remote):
-            payload = pack_nest(ATTR_ADDR, encode_address(local, flags_always=True))
-            if token is not None:
-                payload += _token_attribute(token)
-            if remote is not None:
-                payload += _address_attribute(remote, ATTR_ADDR_REMOTE)
-            return CommandNumber.SET_FLAGS, payload
-        case Announce(token, local):
-            # A mapped address would go out as an IPv6 one, which is useless to the peer.
-            local = replace(local, mapped=False)
-            return CommandNumber.ANNOUNCE, _address_attribute(local) + _token_attribute(token)
-        case Remove(token, local_id):
-            return CommandNumber.REMOVE, _token_attribute(token) + pack_attribute(
-                ATTR_LOC_ID, U8.pack(local_id)
-            )
-        case SubflowCreate(token, local, remote):
-            return CommandNumber.SUBFLOW_CREATE, _subflow_attributes(token, local, remote)
-        case SubflowDestroy(token, local, remote):
-            return CommandNumber.SUBFLOW_DESTROY, _subflow_attributes(token, local, remote)
+def _limits(command: SetLimits) -> bytes:
+    return b"".join(
+        pack_attribute(kind, U32.pack(limit))
+        for kind, limit in (
+            (ATTR_RCV_ADD_ADDRS, command.add_addr_accepted),
+            (ATTR_SUBFLOWS, command.subflows),
+        )
+        if limit is not None
+    )
+
+
+def _flags(command: SetFlags) -> bytes:
+    payload = pack_nest(ATTR_ADDR, encode_address(command.local, flags_always=True))
+    if command.token is not None:
+        payload += _token_attribute(command.token)
+    if command.remote is not None:
+        payload += _address_attribute(command.remote, ATTR_ADDR_REMOTE)
+    return payload
+
+
+def _announcement(command: Announce) -> bytes:
+    # A mapped address would go out as an IPv6 one, which is useless to the peer.
+    local = replace(command.local, mapped=False)
+    return _address_attribute(local) + _token_attribute(command.token)
+
+
+def _removal(command: Remove) -> bytes:
+    return _token_attribute(command.token) + pack_attribute(ATTR_LOC_ID, U8.pack(command.local_id))
+
+
+def _subflow(command: SubflowCreate | SubflowDestroy) -> bytes:
+    return (
+        _address_attribute(command.local)
+        + _address_attribute(command.remote, ATTR_ADDR_REMOTE)
+        + _token_attribute(command.token)
+    )
 
 
 def _address_attribute(entry: AddressEntry, kind: int = ATTR_ADDR) -> bytes:
@@ -124,12 +121,25 @@ def _token_attribute(token: int) -> bytes:
     return pack_attribute(ATTR_TOKEN, U32.pack(token))
 
 
-def _subflow_attributes(token: int, local: AddressEntry, remote: AddressEntry) -> bytes:
-    return (
-        _address_attribute(local)
-        + _address_attribute(remote, ATTR_ADDR_REMOTE)
-        + _token_attribute(token)
-    )
+_COMMANDS: dict[type, tuple[CommandNumber, Callable[[Any], bytes]]] = {
+    AddAddr: (CommandNumber.ADD_ADDR, lambda command: _address_attribute(command.endpoint)),
+    DelAddr: (
+        CommandNumber.DEL_ADDR,
+        lambda command: _address_attribute(AddressEntry("", command.id)),
+    ),
+    GetAddr: (
+        CommandNumber.GET_ADDR,
+        lambda command: b"" if command.token is None else _token_attribute(command.token),
+    ),
+    FlushAddrs: (CommandNumber.FLUSH_ADDRS, lambda _: b""),
+    SetLimits: (CommandNumber.SET_LIMITS, _limits),
+    GetLimits: (CommandNumber.GET_LIMITS, lambda _: b""),
+    SetFlags: (CommandNumber.SET_FLAGS, _flags),
+    Announce: (CommandNumber.ANNOUNCE, _announcement),
+    Remove: (CommandNumber.REMOVE, _removal),
+    SubflowCreate: (CommandNumber.SUBFLOW_CREATE, _subflow),
+    SubflowDestroy: (CommandNumber.SUBFLOW_DESTROY, _subflow),
+}
 
 
 def decode_address_entry(payload: bytes) -> AddressEntry:

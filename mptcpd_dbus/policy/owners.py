@@ -74,7 +74,7 @@ class Owners:
         """Find an owner for a new connection."""
         policy = self._choose(connection)
         if policy is not None:
-            self._own(connection, policy.name)
+            self._engine.step(OwnerRead(connection.token, policy.name))
 
     def forget(self, connection: Connection) -> None:
         """Hear that a connection has closed."""
