@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mptcpd_dbus.bus.dispatch import Authorise, Dispatcher
+from mptcpd_dbus.bus.flat import encode_flat
 from mptcpd_dbus.bus.interface import Interface, Signal
 from mptcpd_dbus.bus.message import (
     INTERFACE,
@@ -31,7 +32,7 @@ from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.published import CompiledInterface, Published
 from mptcpd_dbus.bus.signatures import WireError, is_path
 from mptcpd_dbus.bus.transport import Transport
-from mptcpd_dbus.bus.wire import encode, encode_flat
+from mptcpd_dbus.bus.wire import encode
 
 _log = logging.getLogger(__name__)
 

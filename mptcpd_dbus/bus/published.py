@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from mptcpd_dbus.bus.flat import encode_entries
 from mptcpd_dbus.bus.interface import Interface, Method, Property
 from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.wire import (
@@ -55,6 +56,9 @@ class CompiledInterface:
             (prop.name, entry_prefix(prop.name, prop.signature), encode(prop.signature))
             for prop in interface.properties
         ]
+        self._pack_all = encode_entries(
+            [(prop.name, prop.signature) for prop in interface.properties]
+        )
         self._changing = [
             index for index, prop in enumerate(interface.properties) if prop.changes == "true"
         ]
@@ -83,14 +87,25 @@ class CompiledInterface:
     ) -> None:
         """Pack `a{sv}` of all properties, or of those at *indices*."""
         at = begin_array(buf)
-        self.pack_entries(buf, values, indices)
+        if indices is None:
+            self.pack_entries(buf, values)
+        else:
+            self._pack_some(buf, values, indices)
         end_array(buf, at)
 
-    def pack_entries(
-        self, buf: bytearray, values: Sequence[Any], indices: Sequence[int] | None = None
-    ) -> None:
-        """Pack the entries without their array."""
-        for index in range(len(values)) if indices is None else indices:
+    def pack_entries(self, buf: bytearray, values: Sequence[Any]) -> None:
+        """Pack the entries of all properties without their array."""
+        try:
+            packed = self._pack_all(values)
+        except WireError:  # one of them is not to be had, or is not what it should be
+            self._pack_some(buf, values, range(len(values)))
+        else:
+            if packed:
+                align8(buf)
+                buf += packed
+
+    def _pack_some(self, buf: bytearray, values: Sequence[Any], indices: Sequence[int]) -> None:
+        for index in indices:
             if values[index] is _MISSING:
                 continue
             name, prefix, pack = self._packers[index]

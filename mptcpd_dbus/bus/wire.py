@@ -7,8 +7,7 @@ signatures of our own are ever packed.  Source: D-Bus specification, "Marshaling
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
-from itertools import pairwise
+from functools import cache
 from typing import Any, NamedTuple
 
 from mptcpd_dbus.bus.signatures import (
@@ -53,65 +52,6 @@ def encode(signature: str) -> PackAll:
     return pack
 
 
-_FLAT = """
-def pack(values):
-    try:
-        {names}, = values
-        {texts}
-        return b"".join(({parts},))
-    except malformed as error:
-        raise WireError(f"cannot pack as {signature!r}: {{error}}") from error
-"""
-
-
-@cache
-def encode_flat(signature: str) -> Callable[[Sequence[Any]], bytes]:
-    """Return a fast packer for a body of texts, our own paths and numbers up to 32 bits.
-
-    Texts begin on four bytes, so where the numbers behind one lie follows from its length alone.
-    The packer is written as a program, as the standard library's data classes are: every call less
-    counts on the way of an event.
-    """
-    types = complete_types(signature)
-    scope: dict[str, Any] = {
-        "text": _flat_text,
-        "malformed": (ValueError, *MALFORMED),
-        "WireError": WireError,
-    }
-    texts, parts = [], []
-    starts = [0, *(at for at, code in enumerate(types) if code in "so" and at), len(types)]
-    for start, end in pairwise(starts):
-        is_text, fill = types[start] in "so", end < len(types)
-        numbers = ", ".join(f"v{at}" for at in range(start + is_text, end))
-        if is_text:
-            texts.append(f"text{start}, end{start} = text(v{start})")
-            parts += [f"text{start}", f"numbers{start}[end{start}]({numbers})"]
-            scope[f"numbers{start}"] = [
-                _layout(types[start + 1 : end], length + 1, fill=fill).pack for length in range(4)
-            ]
-        else:
-            parts.append(f"numbers{start}({numbers})")
-            scope[f"numbers{start}"] = _layout(types[start:end], 0, fill=fill).pack
-    program = _FLAT.format(
-        names=", ".join(f"v{at}" for at in range(len(types))),
-        texts="; ".join(texts),
-        parts=", ".join(parts),
-        signature=signature,
-    )
-    exec(program, scope)  # noqa: S102 # of a signature of ours
-    pack: Callable[[Sequence[Any]], bytes] = scope["pack"]
-    return pack
-
-
-@lru_cache(maxsize=1024)  # the same few addresses, and each path about three times
-def _flat_text(value: str) -> tuple[bytes, int]:
-    """Give a text as it is sent, and how far beyond four bytes it ends, without its NUL."""
-    data = value.encode()
-    if 0 in data:
-        raise WireError("a string must not contain NUL")
-    return _U32.pack(len(data)) + data + b"\0", len(data) & 3
-
-
 def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:
     """One step per value; fixed sizes that need no more alignment than the first go as one."""
     steps: list[tuple[Pack, int | slice]] = []
@@ -129,7 +69,7 @@ def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:
     return steps, len(types)
 
 
-def _layout(types: list[str], position: int = 0, *, fill: bool = False) -> struct.Struct:
+def layout(types: list[str], position: int = 0, *, fill: bool = False) -> struct.Struct:
     """Lay fixed sizes out from *position* on; if it is to *fill*, up to the next four bytes."""
     layout = "<"
     for code in types:
@@ -140,7 +80,7 @@ def _layout(types: list[str], position: int = 0, *, fill: bool = False) -> struc
 
 
 def _pack_run(types: list[str], alignment: int) -> Pack:
-    packed = _layout(types).pack
+    packed = layout(types).pack
     padding = [bytes(-n % alignment) for n in range(alignment)]
     mask = alignment - 1
 

@@ -10,14 +10,11 @@ import pytest
 from dbus_next._private.marshaller import Marshaller
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.strategies import DataObject
 
 from mptcpd_dbus.bus import message
 from mptcpd_dbus.bus.decoding import decode, decode_any
-from mptcpd_dbus.bus.interface import Signal
-from mptcpd_dbus.bus.signals import SIGNALS
 from mptcpd_dbus.bus.signatures import WireError, complete_types
-from mptcpd_dbus.bus.wire import Variant, encode, encode_flat
+from mptcpd_dbus.bus.wire import Variant, encode
 
 
 class Sample(NamedTuple):
@@ -293,32 +290,3 @@ def test_a_header_of_noise_is_read_or_refused(noise: bytes) -> None:
     except WireError:
         return
     assert incoming.serial == 1
-
-
-@pytest.mark.parametrize("signal", [signal for signal, _ in SIGNALS.values()], ids=lambda s: s.name)
-@given(data=st.data())
-def test_the_fast_packer_of_signals_packs_like_the_other(signal: Signal, data: DataObject) -> None:
-    values = [data.draw(_OF_SIGNALS[argument.signature]) for argument in signal.arguments]
-    packed = bytearray()
-    encode(signal.signature)(packed, values)
-
-    assert encode_flat(signal.signature)(values) == packed
-
-
-_OF_SIGNALS = {
-    "o": st.integers(0, 1 << 64).map(lambda number: f"/org/mptcpd1/connection/{number}"),
-    "s": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    "b": st.booleans(),
-    "y": st.integers(0, 0xFF),
-    "q": st.integers(0, 0xFFFF),
-    "u": st.integers(0, 0xFFFFFFFF),
-    "i": st.integers(-1 << 31, (1 << 31) - 1),
-}
-
-
-@pytest.mark.parametrize(
-    "values", [("a\0b", 1), ("\ud800", 1), ("text", 1 << 16), ("text", "1"), (1, 1), ("text",)]
-)
-def test_what_does_not_fit_a_signal_is_an_error(values: tuple[Any, ...]) -> None:
-    with pytest.raises(WireError):
-        encode_flat("sq")(values)
