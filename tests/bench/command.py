@@ -3,6 +3,7 @@
 Both moments are packets that the kernel has stamped: the peer's first acknowledgement, which makes
 the connection established on the client and so raises the event, and the SYN of the join that the
 policy commands then.  The join has the connection's own source port, which tells whose it is.
+Beside the daemons stands the least that Python needs for that (`bare.py`).
 """
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,7 +11,7 @@ from collections.abc import Awaitable
 from math import inf
 from statistics import median
 
-from tests.bench.daemons import Name
+from tests.bench.daemons import Name, bare
 from tests.bench.figures import Figure, alternate
 from tests.bench.setting import Setting
 from tests.lab.hosts import Lab
@@ -34,11 +35,25 @@ async def command(it: Setting, quick: bool) -> list[Figure]:
                 return [*found, *[inf] * (count - len(found))]  # it never came
 
         runs = await alternate(1 if quick else 3, measure)
+        floor = []
+        for _ in runs.mptcpd:
+            async with bare(it.lab):
+                floor.append(_median(await latencies(it.lab, it.port, count, it.hold(count, rate))))
+                await it.let_go()
         what = f"command, {rate:,} a second"
+        theirs = median(map(_median, runs.mptcpd))
         most = WANTED if rate <= 1_000 else None
         figures += [
             runs.figure((what, "ESTABLISHED to SYN, median", "us"), _median, most=most),
             runs.figure((what, "ESTABLISHED to SYN, p99", "us"), _p99),
+            Figure(
+                what,
+                "the least in Python, median",
+                "us",
+                least := median(floor),
+                theirs,
+                least / theirs,
+            ),
         ]
     return figures
 

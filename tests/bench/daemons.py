@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tests.bench.bare import READY
 from tests.bench.holds import Holds
 from tests.lab import users
 from tests.lab.app import App
@@ -155,6 +156,25 @@ async def mptcpd(lab: Lab, policy: Policy, buffer: int) -> AsyncIterator[Mptcpd]
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
+
+
+@contextlib.asynccontextmanager
+async def bare(lab: Lab) -> AsyncIterator[None]:
+    """Run what a Python program must do at least to join (`bare.py`)."""
+    argv = [str(readable_repository() / ".venv/bin/python"), "-m", "tests.bench.bare"]
+    if initial_root():
+        argv = users.as_user(users.DAEMON, argv, capability="net_admin")
+    process = lab.popen(
+        "client", argv, stdout=subprocess.PIPE, text=True, cwd=readable_repository()
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == f"{READY}\n"
+        yield
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 10)
+        process.stdout.close()
 
 
 def _compile(target: Path) -> None:
