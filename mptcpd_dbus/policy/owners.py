@@ -39,17 +39,13 @@ class Owners:
         self._untold: set[int] = set()
         self._guessed: set[int] = set()
         self._running: dict[str, Hosted] = {}
-        self._in_a_hurry = False
+        self.in_a_hurry = False
+        """Whether a policy waits for connections, to act on them at once."""
 
     @property
     def running(self) -> list[Hosted]:
         """All policies whose handlers are called, in the order of their ranks."""
         return list(self._running.values())
-
-    @property
-    def in_a_hurry(self) -> bool:
-        """Whether a policy waits for connections, to act on them at once."""
-        return self._in_a_hurry
 
     def line_up(self, policies: Iterable[Hosted], default: str) -> None:
         """Ask *policies* from now on, first the *default* one or those of its rules."""
@@ -60,7 +56,7 @@ class Owners:
         if not self.line:  # then it hears of connections no more
             self._guessed.clear()
             self._untold.clear()
-        self._in_a_hurry = any(
+        self.in_a_hurry = any(
             policy.paused or policy.hears(handler) for policy in self.line for handler in _HURRIED
         )
 

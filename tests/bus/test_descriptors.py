@@ -27,7 +27,7 @@ from mptcpd_dbus.bus.error_names import (
     BusError,
 )
 from mptcpd_dbus.bus.interface import Call, Interface, Method, args
-from mptcpd_dbus.bus.names import BUS_NAME, CALL_BYTES, CLOSERS, CLOSING_SECONDS, ROOT
+from mptcpd_dbus.bus.names import BUS_NAME, CALL_BYTES, CLOSERS, ROOT
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.stream import Stream
@@ -141,14 +141,20 @@ async def test_descriptors_of_a_message_that_is_too_large_are_closed(
 async def test_nothing_is_read_while_too_many_wait_to_be_closed(
     ends: Ends, pipe: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crowded = [True]
-    monkeypatch.setattr(Descriptors, "crowded", property(lambda _: crowded[0]))
+    crowded, looks = True, 0
+
+    def look(_: Descriptors) -> bool:
+        nonlocal looks
+        looks += 1
+        return crowded
+
+    monkeypatch.setattr(Descriptors, "crowded", property(look))
     ends.stream.resume_reading()
 
     socket.send_fds(ends.bus, [_message(0)], [pipe])
-    await asyncio.sleep(3 * CLOSING_SECONDS)  # nothing is to come of it
+    await until(lambda: looks > 3)
     assert not ends.came
-    crowded[0] = False
+    crowded = False
     await until(lambda: ends.came == [(0, [_inode(pipe)])])
 
 
