@@ -71,12 +71,12 @@ def _pack_steps(types: list[str]) -> tuple[list[tuple[Pack, int | slice]], int]:
 
 def layout(types: list[str], position: int = 0, *, fill: bool = False) -> struct.Struct:
     """Lay fixed sizes out from *position* on; if it is to *fill*, up to the next four bytes."""
-    layout = "<"
+    whole = "<"
     for code in types:
         form, own = FIXED[code]
-        layout += "x" * (-position % own) + form
+        whole += "x" * (-position % own) + form
         position += -position % own + own
-    return struct.Struct(layout + "x" * (-position % 4 if fill else 0))
+    return struct.Struct(whole + "x" * (-position % 4 if fill else 0))
 
 
 def _pack_run(types: list[str], alignment: int) -> Pack:

@@ -13,7 +13,7 @@ import os
 import pwd
 import struct
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -101,8 +101,17 @@ class Mptcpd:
 
 
 @contextlib.asynccontextmanager
-async def ours(lab: Lab, subscriber: App, policy: Policy, buffer: int) -> AsyncIterator[Ours]:
-    """Run ours; without a policy it has none, for it tells the bus of every event anyhow."""
+async def ours(
+    lab: Lab,
+    subscriber: App,
+    policy: Policy = "count",
+    buffer: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Ours]:
+    """Run ours, with what a service manager adds to its *environment*.
+
+    To count it needs no plugin, for it tells the bus of every event anyhow.
+    """
     daemon = Daemon(lab, "client", SCRATCH / "ours.log")
     daemon.log.touch()
     arguments = ["--signal-budget", "0"]
@@ -116,7 +125,7 @@ async def ours(lab: Lab, subscriber: App, policy: Policy, buffer: int) -> AsyncI
         arguments[-1] += ",holds"  # behind the one that decides
     if buffer:
         arguments += ["--netlink-buffer", str(buffer)]
-    await daemon.start(*arguments)
+    await daemon.start(*arguments, environment=environment)
     await subscriber.call("forget")
     try:
         yield Ours(daemon, subscriber, holds)

@@ -63,9 +63,7 @@ async def objects(it: Setting, quick: bool) -> list[Figure]:
 async def _round(it: Setting, count: int) -> Answers:
     await it.hold_aside(count)
     bus = RawBus()
-    async with ours(
-        it.lab, it.subscriber, "hold", buffer=0
-    ) as subject:  # which has packed none of them yet
+    async with ours(it.lab, it.subscriber, "hold") as subject:  # it has packed none of them yet
         await spent(subject.pid, 0)  # it has found them
         holds = subject.holds
         assert holds is not None

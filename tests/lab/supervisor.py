@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from tests.lab import users
@@ -42,6 +43,14 @@ class Supervisor:
         async with asyncio.timeout(self.seconds):
             loop = asyncio.get_running_loop()
             return (await loop.sock_recv(self._socket, 4096)).decode()
+
+    def said(self) -> list[str]:
+        """Give what it has said and nobody has heard, without waiting."""
+        found = []
+        with suppress(BlockingIOError):
+            while True:
+                found.append(self._socket.recv(4096).decode())
+        return found
 
     async def until_silent(self) -> None:
         """Listen for as long as the daemon is alive."""
