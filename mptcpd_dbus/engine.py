@@ -188,7 +188,7 @@ class Engine:
     def _show_settled(self) -> None:
         loop = asyncio.get_running_loop()
         due = self._young.due(loop.time() if self._publisher is not None else inf)
-        self._complete(connection for connection in due if not connection.path_manager)
+        self._complete(due)
         for connection in due:
             self._young.leave(connection)
             if self._publisher is not None:

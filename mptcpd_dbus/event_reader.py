@@ -13,6 +13,9 @@ _WINDOW = 0.01
 _BUSY, _REST = 10, 0.04
 """From so many on it rests for so many seconds before it reads again."""
 
+_SLICES = 4
+"""More than comes in a rest, and no more than somebody may hold the loop for."""
+
 _BUSY_IN_A_HURRY, _REST_IN_A_HURRY = 60, 0.002
 """The same while a policy waits for connections, which makes every event urgent."""
 
@@ -45,7 +48,9 @@ class EventReader:
     def catch_up(self) -> None:
         """Read what has come during a rest: somebody wants to know how things are."""
         if self._rest is not None:
-            self.drain()
+            for _ in range(_SLICES):
+                if not self.drain():
+                    break
 
     def drain(self) -> bool:
         """Take in what is queued, a slice at most; give whether there may be more."""
@@ -64,7 +69,13 @@ class EventReader:
 
     def _read(self) -> None:
         self._rest = None
-        more = self.drain()
+        more = True
+        try:
+            more = self.drain()
+        finally:  # whatever happens in there: it must not be the last that we hear
+            self._go_on(more=more)
+
+    def _go_on(self, *, more: bool) -> None:
         in_a_hurry = self._engine.in_a_hurry
         now = self._loop.time()
         if now - self._window_began >= _WINDOW:

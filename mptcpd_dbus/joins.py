@@ -7,7 +7,7 @@ event between these ends whose source port is new.
 # SPDX-License-Identifier: BSD-3-Clause
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from errno import ECANCELED
 from os import strerror
@@ -70,7 +70,8 @@ class Join:
         self.outcome: asyncio.Queue[events.NewSubflow | events.SubflowClosed | None] = (
             asyncio.Queue()
         )
-        self.over = asyncio.Event()
+        self.behind: deque[asyncio.Future[None]] = deque()
+        """Those who wait for its turn."""
 
     def concerns(self, event: events.NewSubflow | events.SubflowClosed) -> bool:
         """Whether *event* is of this join and not of an older subflow between its addresses."""
@@ -109,20 +110,36 @@ class Joins:
         return join
 
     async def in_turn(self, connection: Connection, key: JoinKey, local_port: int) -> Join:
-        """Wait for *key*'s turn, and take it."""
-        while (join := self.begin(connection, key, local_port)) is None:
-            await self._joins[key.token][key].over.wait()
+        """Wait for *key*'s turn, which goes to who came first, and take it."""
+        join = self.begin(connection, key, local_port)
+        if join is not None:
+            return join
+        before = self._joins[key.token][key]
+        turn = asyncio.get_running_loop().create_future()
+        before.behind.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it has just become ours
+                self.end(key, before)
+            raise
+        join = self._joins[key.token][key] = Join(connection, key, local_port)
+        join.behind = before.behind
         return join
 
     def end(self, key: JoinKey, join: Join) -> None:
         """Give the turn back."""
         if join.unheard:
             self.leave(key)
+        while join.behind:
+            turn = join.behind.popleft()
+            if not turn.done():
+                turn.set_result(None)  # and the key stays taken until that one comes
+                return
         joins = self._joins[key.token]
         del joins[key]
         if not joins:
             del self._joins[key.token]
-        join.over.set()
 
     def leave(self, key: JoinKey) -> None:
         """Remember that nobody waits for a join between these ends."""

@@ -17,9 +17,6 @@ class Settling:
         self._waiting: dict[int, tuple[Connection, float]] = {}  # in the order of their coming
         self._hastened: set[int] = set()
 
-    def __contains__(self, connection: Connection) -> bool:
-        return connection.number in self._waiting
-
     def come(self, connection: Connection, now: float) -> None:
         """Begin to wait."""
         self._waiting[connection.number] = connection, now + self._settle_time

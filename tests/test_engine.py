@@ -10,6 +10,7 @@ from mptcpd_dbus.core import events, readings
 from mptcpd_dbus.core.state import Change, State
 from mptcpd_dbus.core.types import AddressEntry, ConnectionState, FourTuple
 from mptcpd_dbus.engine import Engine
+from mptcpd_dbus.reconciler import Reconciler
 from mptcpd_dbus.testing import FakeKernel
 from tests.core.example import ROW
 from tests.lab.wait import eventually
@@ -137,15 +138,24 @@ async def test_a_reading_is_shown_and_has_no_signal() -> None:
     assert [change.changed for change in world.shown] == [(world.state,)]
 
 
-async def test_the_first_connection_wakes_the_sweep_and_the_second_does_not() -> None:
+async def test_the_first_connection_after_a_sweep_found_none_wakes_it_and_others_do_not() -> None:
     world = World()
+    wake = world.engine.wake
 
-    world.connect()
-    assert world.engine.wake.is_set()
+    for _ in range(2):
+        world.connect()
+        assert wake.is_set()
+        wake.clear()
 
-    world.engine.wake.clear()
-    world.connect(TOKEN + 1, OTHER)
-    assert not world.engine.wake.is_set()
+        world.connect(TOKEN + 1, OTHER)
+        assert not wake.is_set()
+        for token in (TOKEN, TOKEN + 1):
+            world.kernel.close(token)
+        world.connect()
+        assert not wake.is_set()
+
+        world.kernel.close(TOKEN)
+        await Reconciler(world.engine, lambda: None).compare()
 
 
 async def test_a_doubted_connection_is_noted_and_wakes_the_sweep() -> None:

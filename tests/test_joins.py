@@ -143,10 +143,32 @@ async def test_whoever_comes_while_the_turn_passes_on_must_wait_too(
     async with _turn(joins, connection, KEY, 0):
         second = asyncio.ensure_future(one())
         await asyncio.sleep(0)
+    assert joins.begin(connection, KEY, 0) is None
     third = asyncio.ensure_future(one())
     await asyncio.gather(second, third)
 
     assert together == [1, 1]
+    assert joins.begin(connection, KEY, 0) is not None
+
+
+async def test_the_turn_passes_over_those_who_wait_no_longer(connection: Connection) -> None:
+    joins = Joins()
+    begun: list[str] = []
+
+    async def wait(name: str) -> None:
+        async with _turn(joins, connection, KEY, 0):
+            begun.append(name)
+
+    async with _turn(joins, connection, KEY, 0):
+        waiting = [asyncio.ensure_future(wait(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+    waiting[1].cancel()  # to whom it has just been given
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert begun == ["c", "d"]
+    assert [dict(kept) for kept in vars(joins).values()] == [{}, {}]
 
 
 async def test_nothing_is_kept_of_joins_that_ended(connection: Connection) -> None:

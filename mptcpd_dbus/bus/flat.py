@@ -50,8 +50,9 @@ class _Writer:
         return name
 
     def text(self, place: int) -> None:
-        """Read the value at *place* as a text: text0 are its bytes and end0 its length's end."""
+        """Send the value at *place* next, a text: text0 are its bytes, end0 its length's end."""
         self._texts.append(f"text{place}, end{place} = text(v{place})")
+        self.part(f"text{place}")
 
     def part(self, expression: str) -> None:
         """Send that next."""
@@ -87,7 +88,6 @@ def encode_flat(signature: str) -> PackFlat:
                 layout(types[start + 1 : end], length + 1, fill=fill).pack for length in range(4)
             ]
             program.text(start)
-            program.part(f"text{start}")
             program.part(f"{program.name(behind)}[end{start}]({numbers})")
         else:
             pack = layout(types[start:end], 0, fill=fill).pack
@@ -112,9 +112,8 @@ def encode_entries(properties: Sequence[tuple[str, str]]) -> PackFlat:
             program.part(f"{program.name(pack)}({program.name(prefix)}, v{place})")
         elif signature in ("s", "o"):
             prefix += bytes(-len(prefix) % 4)
-            program.text(place)
             program.part(program.name(prefix))
-            program.part(f"text{place}")
+            program.text(place)
             if not is_last:
                 program.part(f"pad[{len(prefix)} + len(text{place}) & 7]")
         else:

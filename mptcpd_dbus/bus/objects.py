@@ -285,8 +285,7 @@ class ObjectTree:
         for path, published in self._volatile.items():
             if path not in self._changed:  # its change must still be found at the next flush
                 published.refresh()
-                published.marshal()
-        entries = [published.entry for published in self._managed.values()]
+        entries = [published.entry or published.marshal() for published in self._managed.values()]
         if entries:  # the last one is not padded
             entries[-1] = entries[-1][: next(reversed(self._managed.values())).size]
         # To look at each entry once is what costs; from here on there are few parts.

@@ -24,7 +24,15 @@ from mptcpd_dbus.bus.wire import (
 
 _log = logging.getLogger(__name__)
 
-_MISSING = object()  # the value of a property whose getter failed: it is left out
+
+class _Missing:
+    """The value of a property whose getter failed: it is left out."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("it is not known")  # or it would be packed as true
+
+
+_MISSING = _Missing()
 _pack_path = encode("o")
 _pack_text = encode("s")
 
@@ -83,14 +91,11 @@ class CompiledInterface:
             _log.error("property %s.%s is left out", self.name, name, exc_info=error)
 
     def pack_properties(
-        self, buf: bytearray, values: Sequence[Any], indices: Sequence[int] | None = None
+        self, buf: bytearray, values: Sequence[Any], indices: Sequence[int]
     ) -> None:
-        """Pack `a{sv}` of all properties, or of those at *indices*."""
+        """Pack `a{sv}` of the properties at *indices*."""
         at = begin_array(buf)
-        if indices is None:
-            self.pack_entries(buf, values)
-        else:
-            self._pack_some(buf, values, indices)
+        self._pack_some(buf, values, indices)
         end_array(buf, at)
 
     def pack_entries(self, buf: bytearray, values: Sequence[Any]) -> None:
@@ -162,7 +167,9 @@ class Published:
             for interface, values in zip(self.interfaces, self.values, strict=True):
                 align8(buf)
                 _pack_text(buf, (interface.name,))
-                interface.pack_properties(buf, values)
+                entries_at = begin_array(buf)
+                interface.pack_entries(buf, values)
+                end_array(buf, entries_at)
             end_array(buf, at)
             self.size = len(buf)
             align8(buf)

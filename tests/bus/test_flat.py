@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from mptcpd_dbus.bus.flat import encode_entries, encode_flat
-from mptcpd_dbus.bus.interface import Signal
+from mptcpd_dbus.bus.interface import Interface, Property, Signal
+from mptcpd_dbus.bus.published import CompiledInterface
 from mptcpd_dbus.bus.signals import SIGNALS
 from mptcpd_dbus.bus.signatures import WireError
 from mptcpd_dbus.bus.wire import Variant, encode
@@ -80,3 +81,18 @@ def test_the_fast_packer_of_properties_packs_like_the_other(
 def test_what_does_not_fit_a_property_is_an_error(values: tuple[Any, ...]) -> None:
     with pytest.raises(WireError):
         encode_entries([("Text", "s"), ("Number", "y"), ("Numbers", "a{su}")])(values)
+
+
+@pytest.mark.parametrize("signature", ["b", "u", "s", "as", "a{su}"])
+def test_a_property_that_cannot_be_read_is_left_out(signature: str) -> None:
+    known = Property("Known", "u", lambda _: 7, "It is known.")
+    wrong = Property("Wrong", signature, lambda _: 1 // 0, "It is not.")
+    packed = bytearray(), bytearray()
+
+    for buf, properties in zip(packed, ((known, wrong), (known,)), strict=True):
+        interface = CompiledInterface(
+            Interface("org.example", "An example.", properties=properties)
+        )
+        interface.pack_entries(buf, interface.read(None))
+
+    assert packed[0] == packed[1]
