@@ -75,6 +75,7 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def run() -> NoReturn:
     """Be the command; threads that plugins have left are not waited for, either."""
+    logging.raiseExceptions = False  # what a full disk refuses need not be told on that disk
     try:
         status = main()
     except SystemExit as ended:

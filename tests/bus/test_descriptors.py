@@ -27,7 +27,7 @@ from mptcpd_dbus.bus.error_names import (
     BusError,
 )
 from mptcpd_dbus.bus.interface import Call, Interface, Method, args
-from mptcpd_dbus.bus.names import BUS_NAME, CALL_BYTES, CLOSERS, ROOT
+from mptcpd_dbus.bus.names import BUS_NAME, CALL_BYTES, CLOSERS, CLOSING_SECONDS, ROOT
 from mptcpd_dbus.bus.objects import ObjectTree
 from mptcpd_dbus.bus.peers import Peers
 from mptcpd_dbus.bus.stream import Stream
@@ -152,7 +152,9 @@ async def test_nothing_is_read_while_too_many_wait_to_be_closed(
     ends.stream.resume_reading()
 
     socket.send_fds(ends.bus, [_message(0)], [pipe])
+    began = time.monotonic()
     await until(lambda: looks > 3)
+    assert time.monotonic() - began > 2 * CLOSING_SECONDS
     assert not ends.came
     crowded = False
     await until(lambda: ends.came == [(0, [_inode(pipe)])])
