@@ -13,11 +13,11 @@ _WINDOW = 0.01
 _BUSY, _REST = 10, 0.04
 """From so many on it rests for so many seconds before it reads again."""
 
-_SLICES = 4
-"""More than comes in a rest, and no more than somebody may hold the loop for."""
-
 _BUSY_IN_A_HURRY, _REST_IN_A_HURRY = 60, 0.002
 """The same while a policy waits for connections, which makes every event urgent."""
+
+_SLICES = 4
+"""More than comes in a rest, and no more than somebody may hold the loop for."""
 
 
 class EventReader:

@@ -158,6 +158,17 @@ async def test_the_first_connection_after_a_sweep_found_none_wakes_it_and_others
         await Reconciler(world.engine, lambda: None).compare()
 
 
+async def test_a_connection_that_a_command_has_read_before_gets_its_user_when_it_settles() -> None:
+    world = World(settle_time=0.02)
+    world.kernel.connect(TOKEN, FIRST)
+    connection = world.state.connections[TOKEN]
+
+    world.engine.take(readings.LocalAddressesRead(TOKEN, ()))
+    assert (connection.path_manager, connection.uid) == ("userspace", None)
+
+    await eventually(lambda: connection.uid == 1000)
+
+
 async def test_a_doubted_connection_is_noted_and_wakes_the_sweep() -> None:
     world = World()
 
